@@ -1,0 +1,12 @@
+"""Where things that can be made again are kept between runs."""
+
+import os
+import pathlib
+
+import platformdirs
+
+
+def cache_folder() -> pathlib.Path:
+    """The folder of cells fetched from remote zoos and of compiled programs: `MNEMO_CACHE`, or the platform's place."""
+    chosen = os.environ.get("MNEMO_CACHE")
+    return pathlib.Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("mnemo-compile")

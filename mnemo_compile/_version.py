@@ -1,0 +1,13 @@
+"""The version of this package, as installed."""
+
+import importlib.metadata
+
+DISTRIBUTION = "mnemo-compile"
+
+
+def version() -> str:
+    """The installed version, `0` in a source tree that was never installed."""
+    try:
+        return importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return "0"

@@ -1,0 +1,82 @@
+"""What every learned optimizer's cell provides: five row-wise phases over chunks and tensors."""
+
+import abc
+from collections.abc import Mapping
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float
+
+Rows = Mapping[str, Float[Array, "..."]]
+"""Named arrays whose leading axis counts chunks, or tensors."""
+
+
+class AbstractCell(eqx.Module):
+    """The update rule of one parameter tensor.
+
+    A tensor of n coordinates is vectorised and cut into chunks of `chunk_length` coordinates, the last one padded
+    with zeros. Every phase maps rows to rows, a row being a chunk or a tensor, and no row sees another. Whatever
+    a tensor must know of itself as a whole is a sum of its chunks' rows, taken by whoever holds them: one
+    process, blocks one after the other, or shards on many devices.
+
+    | phase | rows | what it computes |
+    |---|---|---|
+    | `measure` | every chunk | exact moments of the gradient, to be summed |
+    | `encode` | a sample of chunks | spatial attention, as a summary to be summed |
+    | `recall` | every tensor | temporal attention: what the tensor's coordinates are told (the context) |
+    | `decode` | every chunk | a coordinate's direction and its next memory |
+    | `scale` | every tensor | what the direction is multiplied by, given its sampled spread |
+
+    The step is `param - lr * (scale * direction + weight_decay * param)`.
+    """
+
+    chunk_length: eqx.AbstractVar[int]
+    """Coordinates in a chunk (L)."""
+    sample_chunks: eqx.AbstractVar[int]
+    """Chunks of a tensor that `encode` and the spread of the direction are taken over, at most."""
+    memory_slots: eqx.AbstractVar[tuple[str, ...]]
+    """Names of the numbers that each coordinate keeps from step to step."""
+
+    @abc.abstractmethod
+    def initial_state(self) -> dict[str, Float[Array, "..."]]:
+        """What `recall` keeps of one tensor before the first step, without the leading axis of tensors."""
+
+    @abc.abstractmethod
+    def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, " chunks"]]:
+        """The moments of each chunk. A step whose summed moments are not all finite changes nothing."""
+
+    @abc.abstractmethod
+    def encode(
+        self,
+        param: Float[Array, "chunks length"],
+        grad: Float[Array, "chunks length"],
+        memory: Mapping[str, Float[Array, "chunks length"]],
+        valid: Bool[Array, "chunks length"],
+        moments: Rows,
+        facts: Rows,
+        state: Rows,
+    ) -> dict[str, Float[Array, "chunks ..."]]:
+        """The additive summary of each chunk; `moments`, `facts` and `state` are those of the chunk's tensor."""
+
+    @abc.abstractmethod
+    def recall(
+        self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
+    ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
+        """The context of each tensor and its next state.
+
+        `facts` holds `coordinates` (n), `matrix` (1 for two axes and more, else 0) and `aspect` (longest axis
+        over the rest); `clock` holds `step` (steps taken before this one) and `total` (the horizon, 0 if unknown).
+        """
+
+    @abc.abstractmethod
+    def decode(
+        self,
+        param: Float[Array, "chunks length"],
+        grad: Float[Array, "chunks length"],
+        memory: Mapping[str, Float[Array, "chunks length"]],
+        context: Rows,
+    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks length"]]]:
+        """Each coordinate's direction and next memory; `context` is that of the chunk's tensor."""
+
+    @abc.abstractmethod
+    def scale(self, context: Rows, spread: Rows) -> Float[Array, " tensors"]:
+        """The factor of the direction; `spread` holds `square` and `count`, summed over the sampled coordinates."""

@@ -1,0 +1,87 @@
+"""The hierarchical pooling encoder: a tensor's coordinates become chunk tokens, these become meta-tokens."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from ._features import bounded, Kernel, RandomFeatures
+
+
+def dense(key: PRNGKeyArray, rows: int, columns: int) -> Float[Array, "rows columns"]:
+    """A weight matrix whose outputs keep the variance of its inputs."""
+    return jax.random.normal(key, (rows, columns)) * columns**-0.5
+
+
+class ChunkEncoder(eqx.Module):
+    """First level: bidirectional Performer attention over the coordinates of a chunk, pooled to one token.
+
+    With token t_i = W f_i of coordinate i, y_i = t_i + O (Σ_j φ(q_i)ᵀφ(k_j) v_j) / (Σ_j φ(q_i)ᵀφ(k_j)), the chunk's
+    token is the mean of tanh(P y_i). Both sums are over the coordinates j of the chunk: cost linear in its length.
+    """
+
+    embed: Float[Array, "token features"]
+    query: Float[Array, "token token"]
+    key: Float[Array, "token token"]
+    value: Float[Array, "token token"]
+    output: Float[Array, "token token"]
+    pool: Float[Array, "token token"]
+    kernel: RandomFeatures
+
+    def __init__(self, features: int, token: int, random_features: int, kernel: Kernel, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 7)
+        self.embed = dense(keys[0], token, features)
+        self.query = dense(keys[1], token, token)
+        self.key = dense(keys[2], token, token)
+        self.value = dense(keys[3], token, token)
+        self.output = dense(keys[4], token, token)
+        self.pool = dense(keys[5], token, token)
+        self.kernel = RandomFeatures(random_features, token, kernel, key=keys[6])
+
+    def __call__(
+        self, features: Float[Array, "features chunks length"], valid: Bool[Array, "chunks length"]
+    ) -> Float[Array, "token chunks"]:
+        present = valid.astype(features.dtype)
+        tokens = jnp.tensordot(self.embed, features, axes=1)
+        query = self.kernel(bounded(jnp.tensordot(self.query, tokens, axes=1)))
+        key = self.kernel(bounded(jnp.tensordot(self.key, tokens, axes=1))) * present
+        value = jnp.tensordot(self.value, tokens, axes=1)
+        numerator = jnp.einsum("mcl,dcl->cmd", key, value)
+        denominator = jnp.sum(key, axis=2)
+        attended = jnp.einsum("mcl,cmd->dcl", query, numerator) / jnp.einsum("mcl,mc->cl", query, denominator)
+        mixed = jnp.tanh(jnp.tensordot(self.pool, tokens + jnp.tensordot(self.output, attended, axes=1), axes=1))
+        return jnp.sum(mixed * present, axis=2) / jnp.sum(present, axis=1)
+
+
+class TensorPooling(eqx.Module):
+    """Second level: linear attention of learned queries over the chunk tokens of a tensor.
+
+    `summarise` gives each chunk's terms of A = Σ_c φ(k_c) v_cᵀ and z = Σ_c φ(k_c), which may be summed over any
+    split of the chunks; `read` takes the sums and gives meta-token j as φ(q_j)ᵀA / φ(q_j)ᵀz.
+    """
+
+    queries: Float[Array, "meta token"]
+    key: Float[Array, "token token"]
+    value: Float[Array, "token token"]
+    kernel: RandomFeatures
+
+    def __init__(self, token: int, meta_tokens: int, random_features: int, kernel: Kernel, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 4)
+        self.queries = jax.random.normal(keys[0], (meta_tokens, token))
+        self.key = dense(keys[1], token, token)
+        self.value = dense(keys[2], token, token)
+        self.kernel = RandomFeatures(random_features, token, kernel, key=keys[3])
+
+    def summarise(
+        self, tokens: Float[Array, "token chunks"]
+    ) -> tuple[Float[Array, "chunks random token"], Float[Array, "chunks random"]]:
+        key = self.kernel(bounded(jnp.tensordot(self.key, tokens, axes=1)))
+        value = jnp.tensordot(self.value, tokens, axes=1)
+        return jnp.einsum("mc,dc->cmd", key, value), key.T
+
+    def read(
+        self, numerator: Float[Array, "tensors random token"], denominator: Float[Array, "tensors random"]
+    ) -> Float[Array, "tensors meta token"]:
+        query = self.kernel(bounded(self.queries.T))
+        read = jnp.einsum("mb,tmd->tbd", query, numerator)
+        return read / jnp.einsum("mb,tm->tb", query, denominator)[:, :, None]

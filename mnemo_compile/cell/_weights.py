@@ -1,0 +1,53 @@
+"""A cell's arrays by name: the dotted path of each in the module's tree, such as `time.kernel.projection`."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ..errors import MnemoError
+from ._abstract import AbstractCell
+
+CellT = TypeVar("CellT", bound=AbstractCell)
+
+
+def dotted(path: tuple[Any, ...]) -> str:
+    """`chunk_encoder.query` for the key path of that leaf."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def cell_weights(cell: AbstractCell) -> dict[str, np.ndarray]:
+    """The arrays of a cell by their dotted names, in the order of the module's fields."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(cell, eqx.is_array))
+    return {dotted(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def with_weights(cell: CellT, weights: Mapping[str, Any]) -> CellT:
+    """The cell with these arrays in place of its own.
+
+    **Arguments:**
+
+    - `cell`: a cell of the same configuration.
+    - `weights`: its arrays by their dotted names; NumPy arrays, JAX arrays or tracers.
+
+    **Returns:**
+
+    A cell of the same type. Names, shapes or dtypes that are not the cell's raise [`MnemoError`][].
+    """
+    arrays, rest = eqx.partition(cell, eqx.is_array)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(arrays)
+    names = [dotted(path) for path, _ in leaves]
+    for word, wrong in (("lack", set(names) - set(weights)), ("hold, besides the cell's,", set(weights) - set(names))):
+        if wrong:
+            raise MnemoError(f"the weights {word} {sorted(wrong)[0]}; they belong to a cell of another configuration")
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        given = weights[name]
+        if tuple(given.shape) != leaf.shape or given.dtype != leaf.dtype:
+            raise MnemoError(
+                f"the weight {name} is {given.dtype}{list(given.shape)} where this cell's configuration needs "
+                f"{leaf.dtype}{list(leaf.shape)}"
+            )
+    new = [jax.numpy.asarray(weights[name]) for name in names]
+    return eqx.combine(jax.tree_util.tree_unflatten(tree, new), rest)

@@ -1,0 +1,77 @@
+"""What tests share: cells with something learned in them, tensors, gradients."""
+
+import functools
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnemo_compile import _step
+from mnemo_compile._layout import Layout
+from mnemo_compile.cell import AbstractCell, build_cell, cell_config
+
+
+@functools.cache
+def learned_cell(seed: int = 0, kernel: str = "positive") -> AbstractCell:
+    """A Mnemosyne whose networks say something: the initial weights with noise on all of them."""
+    cell = build_cell(cell_config({"kind": "mnemosyne", "kernel": kernel}))
+    leaves, structure = jax.tree.flatten(cell)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    noisy = [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    return structure.unflatten(noisy)
+
+
+def layout_of(cell: AbstractCell, shapes: Sequence[tuple[int, ...]]) -> Layout:
+    """The layout of tensors of these shapes."""
+    return Layout(tuple(shapes), cell.chunk_length, cell.sample_chunks)
+
+
+def normal(seed: int, shapes: Sequence[tuple[int, ...]], scale: float = 1.0) -> list[jax.Array]:
+    """Tensors of standard normal numbers times `scale`."""
+    random = np.random.default_rng(seed)
+    return [jnp.asarray(scale * random.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+@eqx.filter_jit
+def jitted_step(
+    cell: AbstractCell,
+    layout: Layout,
+    param: jax.Array,
+    grad: jax.Array,
+    state: _step.OptimizerState,
+    hyper: dict[str, jax.Array],
+) -> tuple[jax.Array, _step.OptimizerState]:
+    """The reference step, compiled once a layout."""
+    return _step.step(cell, layout, param, grad, state, **hyper)
+
+
+@eqx.filter_jit
+def jitted_pack(layout: Layout, tensors: Sequence[jax.Array]) -> jax.Array:
+    """Tensors as rows of chunks, compiled once a layout."""
+    return _step.pack(layout, tensors)
+
+
+def trajectory(
+    cell: AbstractCell,
+    shapes: Sequence[tuple[int, ...]],
+    params: Sequence[jax.Array],
+    history: Sequence[Sequence[jax.Array]],
+    *,
+    lr: float = 1.0,
+    weight_decay: float = 0.0,
+    total_steps: float = 0.0,
+) -> tuple[list[jax.Array], _step.OptimizerState]:
+    """Parameters and state after the reference steps of a history of gradients."""
+    layout = layout_of(cell, shapes)
+    hyper = {"lr": jnp.array(lr), "weight_decay": jnp.array(weight_decay), "total_steps": jnp.array(total_steps)}
+    packed, state = jitted_pack(layout, params), _step.init(cell, layout)
+    for grads in history:
+        packed, state = jitted_step(cell, layout, packed, jitted_pack(layout, grads), state, hyper)
+    return _step.unpack(layout, packed), state
+
+
+def relative(a: jax.Array, b: jax.Array) -> float:
+    """‖a − b‖ / ‖b‖."""
+    return float(jnp.linalg.norm((a - b).ravel()) / jnp.maximum(jnp.linalg.norm(b.ravel()), 1e-30))

@@ -1,0 +1,194 @@
+"""What must hold of a step: splits, scale, edge shapes, poison, and what the cell is before it has learned."""
+
+import itertools
+import math
+from typing import Any
+
+import equinox as eqx
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mnemo_compile import _step
+from mnemo_compile._layout import Layout, sampled_chunks, shape_facts
+from mnemo_compile.cell import build_cell, cell_config
+from tests.helpers import layout_of, learned_cell, normal, relative, trajectory
+
+# Few sets of shapes, so that each is compiled once and met by many examples.
+SHAPES = st.sampled_from(
+    [[()], [(1,), (7,)], [(31,), (32,), (33,), (5, 1)], [(13, 11), (), (3, 3, 4, 2)], [(40, 40), (2,)]]
+)
+FEW = hypothesis.settings(max_examples=15, deadline=None)
+
+
+def whole_rows(cell, shape, seed):
+    layout = layout_of(cell, [shape])
+    param, grad, *memory = (_step.pack(layout, normal(seed + i, [shape])) for i in range(2 + len(cell.memory_slots)))
+    memory = {slot: jnp.abs(m) for slot, m in zip(cell.memory_slots, memory, strict=True)}
+    return layout, param, grad, memory
+
+
+@eqx.filter_jit
+def encoded_sum(cell, block, moments, facts, state):
+    rows = block[0].shape[0]
+
+    def of_rows(tree):
+        return {name: jnp.broadcast_to(value, (rows, *value.shape)) for name, value in tree.items()}
+
+    encoded = cell.encode(*block, of_rows(moments), of_rows(facts), of_rows(state))
+    return {name: jnp.sum(value, axis=0) for name, value in encoded.items()}
+
+
+@hypothesis.given(
+    seed=st.integers(0, 2**16),
+    coordinates=st.sampled_from([2, 333, 1500]),
+    sizes=st.lists(st.sampled_from([1, 2, 5]), min_size=1),
+)
+@FEW
+def test_summary_of_a_tensor_is_the_sum_over_any_split(seed: int, coordinates: int, sizes: list[int]) -> None:
+    cell = learned_cell()
+    layout, param, grad, memory = whole_rows(cell, (coordinates,), seed)
+    moments = {name: jnp.sum(value) for name, value in cell.measure(grad).items()}
+    state = {name: value + 1.0 for name, value in cell.initial_state().items()}
+    facts = {name: jnp.asarray(value[0]) for name, value in layout.facts.items()}
+    rows = (param, grad, memory, jnp.asarray(layout.valid))
+    whole = encoded_sum(cell, rows, moments, facts, state)
+
+    parts, start = [], 0
+    for size in itertools.cycle(sizes):
+        size = size if start + size <= len(param) else 1
+        if start == len(param):
+            break
+        block = jax.tree.map(lambda x, a=start, b=start + size: x[a:b], rows)
+        parts.append(encoded_sum(cell, block, moments, facts, state))
+        start += size
+    for name in whole:
+        assert relative(jnp.sum(jnp.stack([part[name] for part in parts]), axis=0), whole[name]) <= 1e-5
+
+
+@hypothesis.given(chunks=st.integers(1, 10_000), sample=st.integers(1, 64))
+def test_sample_is_evenly_spaced_and_complete_where_it_can_be(chunks: int, sample: int) -> None:
+    taken = sampled_chunks(chunks, sample)
+    assert len(taken) == min(chunks, sample) == len(set(taken))
+    assert taken[0] == 0 and taken[-1] < chunks
+    gaps = np.diff(taken)
+    assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
+    if chunks > sample:
+        assert taken[-1] < chunks - 1, "the last, partly filled chunk of a large tensor is never sampled"
+
+
+@hypothesis.given(shape=st.lists(st.integers(1, 9), min_size=2, max_size=4), order=st.randoms())
+def test_a_transpose_has_the_same_facts(shape: list[int], order) -> None:
+    transposed = list(shape)
+    order.shuffle(transposed)
+    assert shape_facts(shape) == shape_facts(transposed)
+
+
+@hypothesis.given(
+    seed=st.integers(0, 2**16), shapes=SHAPES, exponent=st.integers(-20, 20), total=st.sampled_from([0.0, 40.0])
+)
+@FEW
+def test_scaling_the_loss_changes_no_update(seed: int, shapes: list, exponent: int, total: float) -> None:
+    cell = learned_cell()
+    params = normal(seed, shapes)
+    history = [normal(seed + 1 + t, shapes) for t in range(4)]
+    # A power of two scales float32 without rounding, so that only the step's own arithmetic can differ.
+    scaled = [[2.0**exponent * g for g in grads] for grads in history]
+    plain, _ = trajectory(cell, shapes, params, history, total_steps=total)
+    other, _ = trajectory(cell, shapes, params, scaled, total_steps=total)
+    for start, a, b in zip(params, plain, other, strict=True):
+        assert relative(b - start, a - start) <= 1e-3
+
+
+@hypothesis.given(
+    seed=st.integers(0, 2**16),
+    shapes=SHAPES,
+    scale=st.sampled_from([0.0, 1e-30, 1e-12, 1.0, 1e12]),
+    steps=st.integers(1, 6),
+)
+@FEW
+def test_edge_shapes_and_magnitudes_stay_finite(seed: int, shapes: list, scale: float, steps: int) -> None:
+    cell = learned_cell()
+    params = normal(seed, shapes)
+    history = [normal(seed + 1 + t, shapes, scale) for t in range(steps)]
+    after, state = trajectory(cell, shapes, params, history)
+    assert int(state.step) == steps and int(state.skipped) == 0
+    for start, end in zip(params, after, strict=True):
+        assert bool(jnp.all(jnp.isfinite(end)))
+        if scale == 0.0:
+            assert bool(jnp.all(end == start)), "a zero gradient moves nothing"
+
+
+@hypothesis.given(
+    seed=st.integers(0, 2**16),
+    shapes=SHAPES,
+    poison=st.sampled_from([math.nan, math.inf, -math.inf, 3e38]),
+    place=st.integers(0, 10**6),
+    before=st.integers(0, 3),
+)
+@FEW
+def test_a_non_finite_gradient_changes_nothing_and_is_counted(
+    seed: int, shapes: list, poison: float, place: int, before: int
+) -> None:
+    cell = learned_cell()
+    params = normal(seed, shapes)
+    history = [normal(seed + 1 + t, shapes) for t in range(before)]
+    expected, state = trajectory(cell, shapes, params, history)
+    bad = normal(seed + 99, shapes)
+    victim = bad[place % len(bad)]
+    bad[place % len(bad)] = victim.ravel().at[place % victim.size].set(poison).reshape(victim.shape)
+    after, poisoned = trajectory(cell, shapes, params, [*history, bad])
+    assert int(poisoned.skipped) == 1 and int(poisoned.step) == before
+    for a, b in zip(
+        jax.tree.leaves((after, poisoned.memory, poisoned.recall)),
+        jax.tree.leaves((expected, state.memory, state.recall)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weight_decay_is_decoupled() -> None:
+    cell = learned_cell()
+    shapes = [(6, 5)]
+    params = normal(0, shapes)
+    zero = [[jnp.zeros(shapes[0])]]
+    after, _ = trajectory(cell, shapes, params, zero, lr=0.5, weight_decay=0.1)
+    np.testing.assert_allclose(after[0], params[0] * (1 - 0.5 * 0.1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (17,)])
+def test_before_it_has_learned_the_direction_is_that_of_adam(shape: tuple[int, ...]) -> None:
+    cell = build_cell(cell_config({"kind": "mnemosyne", "momentum": [0.9, 0.9], "second_moment": 0.99}))
+    adam = optax.scale_by_adam(b1=0.9, b2=0.99, eps=0.0)
+    params = normal(0, [shape])
+    history = [normal(1 + t, [shape]) for t in range(12)]
+    state = adam.init(params)
+    direction: Any = None
+    for t in range(12):
+        direction, state = adam.update(history[t], state)
+    before, _ = trajectory(cell, [shape], params, history[:-1])
+    after, _ = trajectory(cell, [shape], params, history)
+    moved = (before[0] - after[0]).ravel()
+    cosine = float(moved @ direction[0].ravel() / jnp.linalg.norm(moved) / jnp.linalg.norm(direction[0].ravel()))
+    assert cosine > 1 - 1e-5
+
+
+def test_a_row_among_many_that_gets_a_gradient_moves_by_a_bounded_step() -> None:
+    cell = learned_cell()
+    shape = (100_000, 4)
+    row = 54_321
+    grad = jnp.zeros(shape).at[row].set(1.0)
+    params = [jnp.ones(shape)]
+    after, _ = trajectory(cell, [shape], params, [[grad]] * 3)
+    moved = jnp.abs(after[0] - params[0])
+    assert float(jnp.max(moved)) < 0.5 and float(jnp.max(moved[row])) > 0
+    assert not bool(jnp.any(jnp.delete(moved, row, axis=0)))
+
+
+def test_a_tensor_without_coordinates_has_no_layout() -> None:
+    with pytest.raises(ValueError, match="without coordinates"):
+        Layout(((0, 3),), 32, 16)
