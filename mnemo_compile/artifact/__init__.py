@@ -1,0 +1,35 @@
+"""The frozen artifact: a cell's configuration, weights and origin as a folder of JSON and safetensors."""
+
+from ._bundle import bundle_bytes as bundle_bytes, load_bundle as load_bundle, save as save
+from ._digest import canonical_digest as canonical_digest, canonical_json as canonical_json
+from ._document import (
+    AbstractDocument as AbstractDocument,
+    dump_document as dump_document,
+    first_problem as first_problem,
+    read_document as read_document,
+)
+from ._files import (
+    check_file as check_file,
+    FileRecord as FileRecord,
+    read_file as read_file,
+    record_of as record_of,
+    Sha256 as Sha256,
+    staged_folder as staged_folder,
+    write_file as write_file,
+    writing as writing,
+)
+from ._frozen import freeze as freeze, FrozenCell as FrozenCell, rename as rename
+from ._manifest import (
+    CellName as CellName,
+    library_versions as library_versions,
+    Manifest as Manifest,
+    SemanticVersion as SemanticVersion,
+    Training as Training,
+)
+from ._names import (
+    BUNDLE_FILES as BUNDLE_FILES,
+    BundleFile as BundleFile,
+    CELL_FILE as CELL_FILE,
+    MANIFEST_FILE as MANIFEST_FILE,
+    WEIGHTS_FILE as WEIGHTS_FILE,
+)

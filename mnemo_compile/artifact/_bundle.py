@@ -1,0 +1,117 @@
+"""A frozen cell as a folder of three files. Nothing in it is ever executed or unpickled."""
+
+import hashlib
+import pathlib
+
+import numpy as np
+import pydantic
+import safetensors
+import safetensors.numpy
+
+from ..cell import build_cell, cell_config, cell_weights, CellConfig
+from ..errors import MnemoError
+from ._digest import canonical_digest
+from ._document import dump_document, first_problem, read_document
+from ._files import check_file, read_file, record_of, staged_folder, write_file
+from ._frozen import CellDocument, FrozenCell, serialise, state_bytes
+from ._manifest import Manifest
+from ._names import BUNDLE_FILES, BundleFile, CELL_FILE, MANIFEST_FILE, WEIGHTS_FILE
+
+MANIFEST_LIMIT = 1 << 20
+"""Bytes; a longer manifest is none of ours."""
+BLANK = b"0" * 64
+
+
+def bundle_bytes(frozen: FrozenCell) -> dict[BundleFile, bytes]:
+    """The content of each of the `BUNDLE_FILES`; the same for the same frozen cell."""
+    files = serialise(frozen.config, frozen.weights)
+    manifest = frozen.manifest.model_copy(
+        update={"files": {name: record_of(content) for name, content in files.items()}, "checksum": BLANK.decode()}
+    )
+    blank = dump_document(manifest)
+    checksum = hashlib.sha256(blank).hexdigest()
+    return {**files, MANIFEST_FILE: dump_document(manifest.model_copy(update={"checksum": checksum}))}
+
+
+def save(frozen: FrozenCell, folder: pathlib.Path) -> None:
+    """Writes a bundle: the folder appears whole or not at all.
+
+    **Arguments:**
+
+    - `frozen`: the cell.
+    - `folder`: where. A bundle that is there is replaced; anything else is left as it is and raises
+        [`MnemoError`][].
+    """
+    content = bundle_bytes(frozen)
+    with staged_folder(folder, replaceable=BUNDLE_FILES) as staging:
+        for name in BUNDLE_FILES:
+            write_file(staging / name, content[name])
+
+
+def load_bundle(folder: pathlib.Path) -> FrozenCell:
+    """Reads a bundle and checks all of it.
+
+    That is the size and sha256 of each file, the schema, the configuration, the names, types and shapes of the
+    weights, and the digest. Raises [`MnemoError`][] with one sentence that names the file.
+    """
+    if not folder.is_dir():
+        raise MnemoError(f"{folder} is not a folder, so there is no bundle in it")
+    manifest = _read_manifest(folder / MANIFEST_FILE)
+    files = {
+        name: check_file(read_file(folder / name, record.size), record, str(folder / name))
+        for name, record in manifest.files.items()
+    }
+    data = read_document(CellDocument, files[CELL_FILE], str(folder / CELL_FILE)).config
+    try:
+        config = cell_config(data)
+    except pydantic.ValidationError as error:
+        raise MnemoError(f"{folder / CELL_FILE} describes no cell that is known here: {first_problem(error)}") from None
+    weights = _read_weights(files[WEIGHTS_FILE], folder / WEIGHTS_FILE)
+    bytes_a_parameter = _check_weights(config, weights, folder / WEIGHTS_FILE)
+    if canonical_digest(data, weights) != manifest.digest:
+        raise MnemoError(
+            f"{folder / MANIFEST_FILE} gives a digest that is not that of the weights and the configuration; "
+            "get the bundle again from its source"
+        )
+    if bytes_a_parameter != manifest.state_bytes:
+        raise MnemoError(
+            f"{folder / MANIFEST_FILE} says that a parameter costs {manifest.state_bytes} bytes of state, and the cell "
+            f"keeps {bytes_a_parameter}; get the bundle again from its source"
+        )
+    return FrozenCell(config, weights, manifest)
+
+
+def _read_manifest(path: pathlib.Path) -> Manifest:
+    raw = read_file(path, MANIFEST_LIMIT)
+    if len(raw) > MANIFEST_LIMIT:
+        raise MnemoError(f"{path} has more than {MANIFEST_LIMIT} bytes, so it is not the manifest of a bundle")
+    manifest = read_document(Manifest, raw, str(path))
+    blank = raw.replace(manifest.checksum.encode(), BLANK)
+    if hashlib.sha256(blank).hexdigest() != manifest.checksum:
+        raise MnemoError(f"{path} was changed after it was written; get the bundle again from its source")
+    return manifest
+
+
+def _read_weights(raw: bytes, path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        # A copy: what safetensors returns are read-only views of the file's bytes.
+        return {name: np.array(value) for name, value in safetensors.numpy.load(raw).items()}
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise MnemoError(f"{path} is not a complete safetensors file ({error}); get it again from its source") from None
+
+
+def _check_weights(config: CellConfig, weights: dict[str, np.ndarray], path: pathlib.Path) -> int:
+    """Compares the weights with what the configuration asks for; returns the bytes of state a parameter."""
+    cell = build_cell(config)
+    expected = cell_weights(cell)
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights:
+            raise MnemoError(f"{path} lacks the weight {name} that the cell has; get it again from its source")
+        if name not in expected:
+            raise MnemoError(f"{path} holds a weight {name} that the cell does not have; get it again from its source")
+        wanted, found = (f"{array.dtype} of shape {array.shape}" for array in (expected[name], weights[name]))
+        if wanted != found:
+            raise MnemoError(f"{path} holds {name} as {found} where the cell has {wanted}")
+        if not np.all(np.isfinite(weights[name])):
+            raise MnemoError(f"{path} holds values of {name} that are not finite")
+    return state_bytes(cell)

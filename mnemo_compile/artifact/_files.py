@@ -1,0 +1,143 @@
+"""Files that are checked before they are believed, and folders that appear whole or not at all."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from typing import Annotated
+
+import pydantic
+
+from ..errors import MnemoError
+
+Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileRecord(pydantic.BaseModel):
+    """What a file must be."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    sha256: Sha256
+    size: int = pydantic.Field(ge=0)
+    """Bytes."""
+
+
+def record_of(content: bytes) -> FileRecord:
+    """The record that fits these bytes."""
+    return FileRecord(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+
+
+def check_file(content: bytes, record: FileRecord, where: str) -> bytes:
+    """The bytes, if they are what the record says. `where` is what an error calls the file."""
+    if len(content) < record.size:
+        raise MnemoError(f"{where} is truncated at {len(content)} of {record.size} bytes; get it again from its source")
+    if len(content) > record.size:
+        raise MnemoError(f"{where} is longer than the recorded {record.size} bytes; get it again from its source")
+    if hashlib.sha256(content).hexdigest() != record.sha256:
+        raise MnemoError(f"{where} is damaged: its sha256 is not the recorded one; get it again from its source")
+    return content
+
+
+def read_file(path: pathlib.Path, limit: int) -> bytes:
+    """The bytes of a file. At most `limit + 1` of them, so that a file that is too long shows."""
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except FileNotFoundError:
+        raise MnemoError(f"{path} is missing") from None
+    except OSError as error:
+        raise MnemoError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def write_file(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file through to the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Makes one sentence of a full disk, a folder that may not be written and the like."""
+    try:
+        yield
+    except OSError as error:
+        raise MnemoError(
+            f"{path} cannot be written ({error.strerror or error}); free some space or name another folder"
+        ) from None
+
+
+@contextlib.contextmanager
+def staged_folder(target: pathlib.Path, replaceable: Collection[str] = ()) -> Iterator[pathlib.Path]:
+    """A temporary folder that takes the place of `target` when the block ends, and vanishes if it fails.
+
+    **Arguments:**
+
+    - `target`: the folder to make. One that exists is replaced if it is empty or holds nothing but `replaceable` files.
+    - `replaceable`: names of files that may be lost.
+
+    Anything else in the way raises [`MnemoError`][] and stays as it is.
+    """
+    # Of a link, the folder that it names is replaced, and the link stays.
+    target = pathlib.Path(os.path.realpath(target))
+    _refuse_others(target, replaceable)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        empty = target.is_dir() and not any(target.iterdir())
+        # Within one file system, where a rename is atomic; an empty folder may be a mount, so there it is inside.
+        place = target if empty else target.parent
+        outer = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=place))
+        try:
+            new = outer / "new"
+            new.mkdir()
+            yield new
+            if empty:
+                _move_all(new, target)
+            else:
+                _refuse_others(target, replaceable)
+                _replace(target, new, outer / "old")
+        finally:
+            shutil.rmtree(outer, ignore_errors=True)
+
+
+def _move_all(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Moves what is in one folder to another, which may be somebody's working directory and so has to stay."""
+    names = sorted(path.name for path in source.iterdir())
+    try:
+        for name in names:
+            (source / name).rename(target / name)
+    except OSError:
+        for name in names:
+            if not (source / name).exists():
+                (target / name).rename(source / name)
+        raise
+
+
+def _replace(target: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None:
+    """Puts `new` in the place of `target`, which becomes `old`."""
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+
+
+def _refuse_others(target: pathlib.Path, replaceable: Collection[str]) -> None:
+    try:
+        others = sorted(path.name for path in target.iterdir() if path.name not in replaceable)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise MnemoError(f"{target} cannot be made: a file is in the way; name another folder") from None
+    except OSError as error:
+        raise MnemoError(f"{target} cannot be read ({error.strerror}); name another folder") from None
+    if others:
+        raise MnemoError(f"{target} holds something else ({others[0]}) and is left as it is; name another folder")

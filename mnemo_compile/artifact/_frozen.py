@@ -1,0 +1,126 @@
+"""A cell that no longer learns: configuration, weights and where they came from."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pydantic
+import safetensors.numpy
+
+from ..cell import AbstractCell, build_cell, cell_config, cell_weights, CellConfig, with_weights
+from ..errors import MnemoError, UsageError
+from ._digest import canonical_digest
+from ._document import AbstractDocument, dump_document, first_problem
+from ._files import record_of
+from ._manifest import Manifest, Training
+from ._names import CELL_FILE, DataFile, WEIGHTS_FILE
+
+FLOAT_BYTES = 4
+
+
+class CellDocument(AbstractDocument):
+    """The content of cell.json."""
+
+    config: dict[str, pydantic.JsonValue]
+    """The cell's configuration, its `kind` included."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrozenCell:
+    """A meta-trained update rule, ready to be exported.
+
+    **Arguments:**
+
+    - `config`: the configuration of the cell.
+    - `weights`: its arrays by their dotted names.
+    - `manifest`: its name, version, digest and origin.
+    """
+
+    config: CellConfig
+    weights: dict[str, np.ndarray]
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The name in the zoo."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """The semantic version."""
+        return self.manifest.version
+
+    @property
+    def digest(self) -> str:
+        """The [`canonical_digest`][] of configuration and weights."""
+        return self.manifest.digest
+
+    def cell(self) -> AbstractCell:
+        """The cell with these weights."""
+        return with_weights(build_cell(self.config), self.weights)
+
+
+def config_data(config: CellConfig) -> dict[str, Any]:
+    """A configuration as plain JSON data."""
+    return config.model_dump(mode="json")
+
+
+def state_bytes(cell: AbstractCell) -> int:
+    """Bytes of state that a parameter costs, in float32."""
+    return FLOAT_BYTES * len(cell.memory_slots)
+
+
+def serialise(config: CellConfig, weights: dict[str, np.ndarray]) -> dict[DataFile, bytes]:
+    """The bytes of cell.json and weights.safetensors; the same for the same cell."""
+    ordered = {name: np.asarray(weights[name], order="C") for name in sorted(weights)}
+    return {
+        CELL_FILE: dump_document(CellDocument(config=config_data(config))),
+        WEIGHTS_FILE: safetensors.numpy.save(ordered),
+    }
+
+
+def freeze(
+    cell: AbstractCell, config: CellConfig, *, name: str, version: str, training: Training, license: str = "Apache-2.0"
+) -> FrozenCell:
+    """Freezes a cell.
+
+    **Arguments:**
+
+    - `cell`: the meta-trained cell.
+    - `config`: the configuration that it was built from.
+    - `name`, `version`: what it will be called; lower-case words joined by hyphens, and MAJOR.MINOR.PATCH.
+    - `training`: how it came about.
+    - `license`: of the weights, as an SPDX expression.
+
+    **Returns:**
+
+    The frozen cell. Weights that are not finite raise [`MnemoError`][], a name or version that cannot be one
+    [`UsageError`][].
+    """
+    weights = {key: np.array(value) for key, value in cell_weights(cell).items()}
+    broken = next((key for key in sorted(weights) if not np.all(np.isfinite(weights[key]))), None)
+    if broken is not None:
+        raise MnemoError(f"the cell's weight {broken} is not finite; lower the meta-learning rate and train again")
+    files = serialise(config, weights)
+    try:
+        manifest = Manifest(
+            name=name,
+            version=version,
+            digest=canonical_digest(config_data(config), weights),
+            license=license,
+            state_bytes=state_bytes(cell),
+            training=training,
+            files={file: record_of(content) for file, content in files.items()},
+        )
+    except pydantic.ValidationError as error:
+        raise UsageError(f"the cell cannot be called that: {first_problem(error)}") from None
+    return FrozenCell(cell_config(config_data(config)), weights, manifest)
+
+
+def rename(frozen: FrozenCell, *, name: str, version: str) -> FrozenCell:
+    """The same cell under another name and version."""
+    try:
+        manifest = Manifest.model_validate({**frozen.manifest.model_dump(), "name": name, "version": version})
+    except pydantic.ValidationError as error:
+        raise UsageError(f"the cell cannot be called that: {first_problem(error)}") from None
+    return dataclasses.replace(frozen, manifest=manifest)

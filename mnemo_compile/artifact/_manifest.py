@@ -1,0 +1,63 @@
+"""The manifest: a frozen cell's name, version, digest and origin."""
+
+import importlib.metadata
+from typing import Annotated
+
+import pydantic
+
+from ._document import AbstractDocument
+from ._files import FileRecord, Sha256
+from ._names import DATA_FILES, DataFile
+
+CellName = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=64)]
+"""Lower-case words and digits, joined by hyphens."""
+SemanticVersion = Annotated[str, pydantic.Field(pattern=r"^(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}$")]
+"""MAJOR.MINOR.PATCH, without pre-release or build parts."""
+Text = Annotated[str, pydantic.Field(max_length=4096)]
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that the numbers of a meta-training depend on."""
+    return {name: importlib.metadata.version(name) for name in ("equinox", "jax", "jaxlib", "numpy", "optax")}
+
+
+class Training(pydantic.BaseModel):
+    """How and on what a cell was meta-trained, and what came of it. Nothing in it is a date."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    command: Text
+    """The command that makes such a cell again."""
+    preset: Text
+    seed: int
+    meta_steps: int = pydantic.Field(ge=0)
+    minutes: float = pydantic.Field(ge=0)
+    families: tuple[Text, ...]
+    """Families of tasks."""
+    figures: dict[Text, float]
+    """What was measured on validation tasks."""
+    libraries: dict[Text, Text] = pydantic.Field(default_factory=library_versions)
+
+
+class Manifest(AbstractDocument):
+    """The content of manifest.json."""
+
+    name: CellName
+    version: SemanticVersion
+    digest: Sha256
+    """The canonical digest of configuration and weights."""
+    license: Text
+    """SPDX expression."""
+    state_bytes: int = pydantic.Field(ge=0)
+    """Bytes of state that a parameter costs, in float32."""
+    training: Training
+    files: dict[DataFile, FileRecord]
+    checksum: Sha256 = "0" * 64
+    """The sha256 of manifest.json itself, computed with zeros for these 64 digits."""
+
+    @pydantic.field_validator("files")
+    @classmethod
+    def _complete(cls, files: dict[DataFile, FileRecord]) -> dict[DataFile, FileRecord]:
+        if len(files) != len(DATA_FILES):
+            raise ValueError(f"should have both {' and '.join(DATA_FILES)}")
+        return files

@@ -1,0 +1,57 @@
+"""What the tests of more than one part share."""
+
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from mnemo_compile.artifact import freeze, FrozenCell, save, Training
+from mnemo_compile.cell import build_cell, cell_config, cell_weights, with_weights
+
+SMALL = {"kind": "mnemosyne", "token": 4, "meta_tokens": 1, "random_features": 2, "context": 4, "hidden": 2}
+"""A cell with as few weights as one can have."""
+
+Freeze = Callable[..., FrozenCell]
+
+
+@pytest.fixture(scope="session")
+def freeze_small() -> Freeze:
+    """Freezes a small cell with random weights: `freeze_small(seed, name=…, version=…)`."""
+    config = cell_config(SMALL)
+    template = build_cell(config)
+
+    def freeze_seeded(seed: int = 0, name: str = "small-cell", version: str = "1.0.0") -> FrozenCell:
+        random = np.random.default_rng(seed)
+        weights = {
+            key: random.normal(size=value.shape).astype(value.dtype) for key, value in cell_weights(template).items()
+        }
+        training = Training(
+            command="mnemo meta-train tiny --minutes 5",
+            preset="tiny",
+            seed=seed,
+            meta_steps=10,
+            minutes=5,
+            families=("mlp", "convolution"),
+            figures={"validation loss": 0.25},
+        )
+        return freeze(with_weights(template, weights), config, name=name, version=version, training=training)
+
+    return freeze_seeded
+
+
+@pytest.fixture
+def bundle(freeze_small: Freeze, tmp_path: pathlib.Path) -> pathlib.Path:
+    """The folder of a bundle."""
+    folder = tmp_path / "bundle"
+    save(freeze_small(), folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A cache of the test's own, and the network as it is."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("MNEMO_CACHE", str(folder))
+    monkeypatch.delenv("MNEMO_OFFLINE", raising=False)
+    return folder

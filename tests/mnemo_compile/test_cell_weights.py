@@ -1,0 +1,38 @@
+"""A cell's arrays go out by name and come back."""
+
+import jax
+import numpy as np
+import pytest
+
+from mnemo_compile.cell import build_cell, cell_config, cell_weights, with_weights
+from mnemo_compile.errors import MnemoError
+
+CELL = build_cell(cell_config({"kind": "mnemosyne", "token": 4}))
+
+
+def test_names_are_the_paths_of_the_modules() -> None:
+    names = set(cell_weights(CELL))
+    assert {"chunk_encoder.query", "time.kernel.projection", "momentum_rate"} <= names
+    assert len(names) == len([leaf for leaf in jax.tree.leaves(CELL) if hasattr(leaf, "shape")])
+
+
+def test_what_goes_out_comes_back() -> None:
+    weights = {name: value + 1 for name, value in cell_weights(CELL).items()}
+    for name, value in cell_weights(with_weights(CELL, weights)).items():
+        np.testing.assert_array_equal(value, weights[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.pop("time.query"), "lack time.query"),
+        (lambda weights: weights.update(extra=np.zeros(3)), "hold, besides the cell's, extra"),
+        (lambda weights: weights.update(second_rate=np.zeros(2, np.float32)), r"second_rate is float32\[2\] where"),
+        (lambda weights: weights.update(second_rate=np.zeros(())), r"second_rate is float64\[\] where"),
+    ],
+)
+def test_weights_of_another_cell_are_refused(change, message: str) -> None:
+    weights = dict(cell_weights(CELL))
+    change(weights)
+    with pytest.raises(MnemoError, match=message):
+        with_weights(CELL, weights)
