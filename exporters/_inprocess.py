@@ -1,0 +1,54 @@
+"""Exported optimizers for the process that exports them: written to a temporary folder, verified and imported."""
+
+import functools
+import pathlib
+import tempfile
+from types import ModuleType
+from typing import Any, TYPE_CHECKING
+
+from ..artifact import FrozenCell
+from ._export import export
+from ._package import load_package, package_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import optax
+    import torch
+
+
+def torch_class(frozen: FrozenCell) -> "type[torch.optim.Optimizer]":
+    """The class `Mnemosyne`, called with `params, lr, weight_decay, total_steps, block_size`."""
+    return _imported(_Key(frozen), "torch").Mnemosyne
+
+
+def optax_function(frozen: FrozenCell) -> "Callable[..., optax.GradientTransformationExtraArgs]":
+    """The function `mnemosyne` that makes a gradient transformation of `lr, weight_decay, total_steps, block_size`."""
+    return _imported(_Key(frozen), "optax").mnemosyne
+
+
+class _Key:
+    """A frozen cell that equals another with the same name, version and digest."""
+
+    def __init__(self, frozen: FrozenCell):
+        self.frozen = frozen
+        self.identity = (frozen.name, frozen.version, frozen.digest)
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, _Key) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    # Lives as long as the process: packages read their weights when they first need them.
+    return tempfile.TemporaryDirectory(prefix="mnemo-")
+
+
+@functools.cache
+def _imported(key: _Key, target: str) -> ModuleType:
+    out = pathlib.Path(_folder().name) / "-".join(key.identity)
+    export(key.frozen, [target], out)
+    return load_package(out / target / package_name(key.frozen))

@@ -1,0 +1,25 @@
+"""What every target provides."""
+
+import abc
+import pathlib
+
+from .._verify import AbstractArtifact
+from ..artifact import FrozenCell
+from ..program import CompiledCell
+
+
+class AbstractExporter(abc.ABC):
+    """A target: writes a cell as an artifact, and opens one for verification."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """Such as `torch`; also the folder's."""
+
+    @abc.abstractmethod
+    def emit(self, frozen: FrozenCell, compiled: CompiledCell, folder: pathlib.Path) -> None:
+        """Writes the artifact into an empty folder; the same bytes for the same cell."""
+
+    @abc.abstractmethod
+    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
+        """Loads what [`emit`][] wrote, as a user would."""

@@ -1,0 +1,102 @@
+"""The representation in the middle: a phase as typed equations in static single assignment."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+Dim = int | str
+"""A size, or the name of one that is free, such as `rows`."""
+
+_SHORT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A named array."""
+
+    name: str
+    shape: tuple[Dim, ...]
+    dtype: str
+
+    @property
+    def type(self) -> str:
+        """Such as `f32[rows, 64]`."""
+        return f"{_SHORT.get(self.dtype, self.dtype)}[{', '.join(map(str, self.shape))}]"
+
+    def __str__(self) -> str:
+        return f"%{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Literal:
+    """A number that stands in the cell's code. Weights are never literals."""
+
+    value: float | int | bool
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        return ()
+
+    def __str__(self) -> str:
+        return repr(self.value)
+
+
+Operand = Value | Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Equation:
+    """One operation. `source` is the line of the cell's code that it comes from, such as `_memory.py:54`."""
+
+    primitive: str
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Value, ...]
+    params: Mapping[str, Any]
+    source: str
+
+    @property
+    def output(self) -> Value:
+        """The output; every primitive of the closed set has one."""
+        return self.outputs[0]
+
+    def __str__(self) -> str:
+        params = "".join(f", {name}={_show(value)}" for name, value in self.params.items())
+        left = ", ".join(f"{output}: {output.type}" for output in self.outputs)
+        return f"{left} = {self.primitive}({', '.join(map(str, self.inputs))}{params})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A phase: equations in order of execution, from named inputs and weights to named outputs.
+
+    **Arguments:**
+
+    - `name`: of the phase.
+    - `inputs`: arrays that change from step to step.
+    - `weights`: arrays of the cell, and what depends on nothing else.
+    - `equations`: each value is assigned once, before it is used.
+    - `outputs`: pairs of name and operand.
+    """
+
+    name: str
+    inputs: tuple[Value, ...]
+    weights: tuple[Value, ...]
+    equations: tuple[Equation, ...]
+    outputs: tuple[tuple[str, Operand], ...]
+
+    def __str__(self) -> str:
+        width = max((len(str(equation)) for equation in self.equations), default=0)
+        return "\n".join(
+            [
+                f"program {self.name}",
+                *(f"  input {value}: {value.type}" for value in self.inputs),
+                *(f"  weight {value}: {value.type}" for value in self.weights),
+                *(f"  {str(equation):<{width}}  # {equation.source}" for equation in self.equations),
+                *(f"  output {name} = {operand}" for name, operand in self.outputs),
+            ]
+        )
+
+
+def _show(value: Any) -> str:
+    return f"({', '.join(map(_show, value))})" if isinstance(value, tuple) else str(value)

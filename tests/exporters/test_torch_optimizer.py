@@ -1,0 +1,255 @@
+"""The torch export behaves as a torch optimizer does, on any parameters."""
+
+import copy
+import io
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch import Tensor
+
+SHAPES = st.sampled_from([(), (1,), (7,), (64,), (101,), (3, 5), (0,), (4, 0), (64, 70), (2, 3, 4, 5), (4099,)])
+
+
+def parameters(shapes: list[tuple[int, ...]], seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
+
+
+def train(optimizer: Any, params: Sequence[Tensor], steps: int, seed: int = 1) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for param in params:
+            param.grad = torch.randn(param.shape, generator=generator).to(param.dtype)
+        optimizer.step()
+    return [param.detach().clone() for param in params]
+
+
+def assert_close(left: list[Tensor], right: list[Tensor], bound: float) -> None:
+    for x, y in zip(left, right, strict=True):
+        assert float(torch.linalg.vector_norm(x - y)) <= bound * float(torch.linalg.vector_norm(y)) + 1e-12
+
+
+@settings(max_examples=10, deadline=None)
+@given(shapes=st.lists(SHAPES, min_size=1, max_size=6), block_size=st.sampled_from([1, 64, 1000, 4096, 10**6]))
+def test_every_block_size_gives_the_same_update(
+    torch_package: ModuleType, shapes: list[tuple[int, ...]], block_size: int
+) -> None:
+    results = []
+    for size in (65536, block_size):
+        params = parameters(shapes)
+        results.append(train(torch_package.Mnemosyne(params, block_size=size), params, 3))
+    assert_close(results[0], results[1], 1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(shapes=st.lists(SHAPES, min_size=1, max_size=6))
+def test_tensors_together_equal_tensors_one_by_one(torch_package: ModuleType, shapes: list[tuple[int, ...]]) -> None:
+    together, alone = parameters(shapes), parameters(shapes)
+    optimizer = torch_package.Mnemosyne(together, total_steps=10)
+    optimizers = [torch_package.Mnemosyne([param], total_steps=10) for param in alone]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for left, right, single in zip(together, alone, optimizers, strict=True):
+            left.grad = torch.randn(left.shape, generator=generator)
+            right.grad = left.grad.clone()
+            single.step()
+        optimizer.step()
+    assert_close([p.detach() for p in together], [p.detach() for p in alone], 1e-5)
+
+
+def test_a_saved_state_resumes_exactly(torch_package: ModuleType) -> None:
+    shapes = [(64, 70), (9,), ()]
+    params = parameters(shapes, dtype=torch.bfloat16)
+    optimizer = torch_package.Mnemosyne(params, total_steps=20)
+    train(optimizer, params, 4)
+    file = io.BytesIO()
+    torch.save({"optimizer": optimizer.state_dict(), "params": [param.detach() for param in params]}, file)
+    expected = train(optimizer, params, 4, seed=2)
+
+    saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    resumed = [torch.nn.Parameter(value) for value in saved["params"]]
+    other = torch_package.Mnemosyne(resumed)
+    other.load_state_dict(saved["optimizer"])
+    for left, right in zip(train(other, resumed, 4, seed=2), expected, strict=True):
+        assert torch.equal(left, right)
+    assert all(value.dtype == torch.float32 for state in other.state.values() for value in state.values())
+
+
+def test_a_deep_copy_goes_on_by_itself(torch_package: ModuleType) -> None:
+    params = parameters([(30,), (8, 9)])
+    optimizer = torch_package.Mnemosyne(params)
+    train(optimizer, params, 2)
+    other_params, other = copy.deepcopy((params, optimizer))
+    before = [param.detach().clone() for param in params]
+    copied = train(other, other_params, 3, seed=5)
+    assert all(torch.equal(param, old) for param, old in zip(params, before, strict=True))
+    for left, right in zip(train(optimizer, params, 3, seed=5), copied, strict=True):
+        assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(torch_package: ModuleType, bad: float) -> None:
+    params = parameters([(40,), (64, 70)])
+    optimizer = torch_package.Mnemosyne(params, weight_decay=0.1)
+    train(optimizer, params, 2)
+    before = [param.detach().clone() for param in params]
+    state = copy.deepcopy(optimizer.state_dict())
+    for param in params:
+        param.grad = torch.ones_like(param)
+    params[1].grad[3, 3] = bad  # pyright: ignore[reportOptionalSubscript]
+    optimizer.step()
+    assert all(torch.equal(param, old) for param, old in zip(params, before, strict=True))
+    for key, values in optimizer.state_dict()["state"].items():
+        assert all(torch.equal(value, state["state"][key][name]) for name, value in values.items())
+    assert optimizer.skipped_steps == 1
+    assert int(optimizer.param_groups[0]["step"]) == 2
+
+
+@settings(max_examples=10, deadline=None)
+@given(shapes=st.lists(SHAPES, min_size=1, max_size=4), exponent=st.integers(-6, 6))
+def test_the_scale_of_the_loss_does_not_matter(
+    torch_package: ModuleType, shapes: list[tuple[int, ...]], exponent: int
+) -> None:
+    results = []
+    for factor in (1.0, 10.0**exponent):
+        params = parameters(shapes)
+        optimizer = torch_package.Mnemosyne(params)
+        generator = torch.Generator().manual_seed(3)
+        for _ in range(3):
+            for param in params:
+                param.grad = factor * torch.randn(param.shape, generator=generator)
+            optimizer.step()
+        results.append([param.detach() for param in params])
+    assert_close(results[0], results[1], 1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_every_floating_dtype_follows_float32(torch_package: ModuleType, dtype: torch.dtype) -> None:
+    reference, params = parameters([(33,), (64, 66)]), parameters([(33,), (64, 66)], dtype=dtype)
+    expected = train(torch_package.Mnemosyne(reference), reference, 1)
+    given_ = train(torch_package.Mnemosyne(params), params, 1)
+    assert all(value.dtype == dtype for value in given_)
+    bound = {torch.bfloat16: 5e-3, torch.float16: 1e-3}.get(dtype, 1e-5)
+    assert_close([value.float() for value in given_], expected, bound)
+
+
+def test_memory_layout_does_not_matter(torch_package: ModuleType) -> None:
+    plain = parameters([(64, 70)])
+    turned = [torch.nn.Parameter(plain[0].detach().t().contiguous().t())]
+    assert not turned[0].is_contiguous()
+    expected = train(torch_package.Mnemosyne(plain, block_size=1024), plain, 2)
+    given_ = train(torch_package.Mnemosyne(turned, block_size=1024), turned, 2)
+    assert_close(given_, expected, 1e-6)
+
+
+def test_parameters_without_gradient_stay(torch_package: ModuleType) -> None:
+    params = parameters([(5,), (6,), (0,)])
+    optimizer = torch_package.Mnemosyne(params)
+    params[0].grad = torch.ones(5)
+    before = params[1].detach().clone()
+    optimizer.step()
+    assert torch.equal(params[1], before)
+    params[0].grad = None
+    optimizer.step()
+
+
+def test_groups_have_rates_of_their_own(torch_package: ModuleType) -> None:
+    left, right, third = parameters([(50,), (50,), (50,)])
+    optimizer = torch_package.Mnemosyne([{"params": [left]}, {"params": [right], "lr": 0.0}])
+    optimizer.add_param_group({"params": [third], "lr": 0.5})
+    before = [value.detach().clone() for value in (left, right, third)]
+    with torch.no_grad():
+        right.copy_(left)
+        third.copy_(left)
+    before = left.detach().clone()
+    for value in (left, right, third):
+        value.grad = torch.linspace(-1, 1, 50)
+    optimizer.step()
+    assert torch.equal(right, before)
+    torch.testing.assert_close(third - before, 0.5 * (left - before))
+
+
+def test_schedulers_set_the_rate(torch_package: ModuleType) -> None:
+    (param,) = parameters([(50,)])
+    optimizer = torch_package.Mnemosyne([param])
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(step == 0))
+    train(optimizer, [param], 1)
+    scheduler.step()
+    before = param.detach().clone()
+    assert torch.equal(train(optimizer, [param], 1)[0], before)
+
+
+def test_a_closure_is_called_with_gradients_on(torch_package: ModuleType) -> None:
+    (param,) = parameters([(50,)])
+    optimizer = torch_package.Mnemosyne([param])
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (param**2).sum()
+        loss.backward()
+        return loss
+
+    last = first = optimizer.step(closure)
+    for _ in range(30):
+        last = optimizer.step(closure)
+    assert last < first
+
+
+def test_sparse_gradients_are_refused_by_name(torch_package: ModuleType) -> None:
+    embedding = torch.nn.Embedding(10, 4, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match=r"parameter 0 of group 0, shape \(10, 4\), is sparse"):
+        torch_package.Mnemosyne(embedding.parameters()).step()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -1.0}, "lr must be"),
+        ({"lr": float("nan")}, "lr must be"),
+        ({"weight_decay": -0.1}, "weight_decay must be"),
+        ({"total_steps": 0}, "total_steps must be"),
+        ({"total_steps": 1.5}, "total_steps must be"),
+        ({"block_size": 0}, "block_size counts"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(torch_package: ModuleType, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        torch_package.Mnemosyne(parameters([(3,)]), **options)
+
+
+def test_parameters_that_cannot_be_trained_are_refused(torch_package: ModuleType) -> None:
+    with pytest.raises(ValueError, match="empty parameter list"):
+        torch_package.Mnemosyne([])
+    with pytest.raises(ValueError, match=r"dtype torch\.int64"):
+        torch_package.Mnemosyne([torch.zeros(3, dtype=torch.int64)])
+
+
+def test_the_state_of_another_optimizer_is_refused(torch_package: ModuleType) -> None:
+    params = parameters([(3,)])
+    with pytest.raises(ValueError, match="was not saved by small-cell"):
+        torch_package.Mnemosyne(params).load_state_dict(torch.optim.AdamW(params).state_dict())
+
+
+def test_a_transformer_learns(torch_package: ModuleType) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Embedding(16, 32),
+        torch.nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True),
+        torch.nn.Linear(32, 16),
+    )
+    optimizer = torch_package.Mnemosyne(model.parameters(), total_steps=60)
+    tokens = torch.randint(16, (8, 12))
+    losses = []
+    for _ in range(60):
+        loss = torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(torch.isfinite(param).all() for param in model.parameters())
+    assert losses[-1] < losses[0]
