@@ -1,0 +1,50 @@
+"""Checkpoints of a run: all of its state, written whole or not at all."""
+
+import logging
+import pathlib
+from typing import TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+Tree = TypeVar("Tree")
+
+
+class Checkpoints:
+    """The newest checkpoints under a folder, by meta-step. A write that is cut off leaves the older ones."""
+
+    def __init__(self, folder: pathlib.Path):
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
+        )
+
+    def latest(self) -> int | None:
+        """The meta-step of the newest checkpoint, or None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, meta_step: int, state: object) -> None:
+        """Writes the state; a checkpoint that is there already stays."""
+        if self.latest() != meta_step:
+            self._manager.save(meta_step, args=ocp.args.StandardSave(_numbered(state)))
+
+    def restore(self, template: Tree) -> Tree:
+        """The newest state, in the structure of `template`."""
+        restored = self._manager.restore(self.latest(), args=ocp.args.StandardRestore(_numbered(template)))
+        leaves, structure = jax.tree.flatten(template)
+        return structure.unflatten([jax.numpy.asarray(restored[_name(i)]) for i in range(len(leaves))])
+
+    def close(self) -> None:
+        """Frees what the manager holds."""
+        self._manager.close()
+
+
+def _name(index: int) -> str:
+    return f"{index:05d}"
+
+
+def _numbered(tree: object) -> dict[str, np.ndarray]:
+    """Leaves by their position: independent of how a library names the places in a tree."""
+    return {_name(index): np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(tree))}

@@ -1,0 +1,178 @@
+"""What a meta-training run is made of: a TOML file, checked key by key."""
+
+import functools
+import hashlib
+import pathlib
+import tomllib
+from typing import Annotated, Any
+
+import pydantic
+
+from mnemo_compile.artifact import first_problem
+from mnemo_compile.cell import CellConfig
+from mnemo_compile.errors import UsageError
+
+from ._families import FamilyConfig
+
+PRESETS = pathlib.Path(__file__).parent / "presets"
+
+Count = Annotated[int, pydantic.Field(ge=1)]
+Ratio = Annotated[float, pydantic.Field(ge=1, allow_inf_nan=False)]
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class InnerConfig(_Section):
+    """The inner problems: how many, how long, and how far from plain training."""
+
+    tasks: Annotated[int, pydantic.Field(ge=1, le=4096)] = 8
+    """Tasks of each family that are trained at once."""
+    truncation: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 20
+    """Inner steps of one unroll."""
+    shortest: Count = 100
+    longest: Count = 1000
+    """Horizons are drawn log-uniformly between these, in inner steps."""
+    unknown_horizon: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.2
+    """Share of tasks whose horizon the cell is not told."""
+    scale: Ratio = 3.0
+    tensor_scale: Ratio = 1.5
+    """Reparametrisation of a whole task and of each tensor, log-uniform in [1/x, x]."""
+
+    @pydantic.model_validator(mode="after")
+    def _horizons_in_order(self) -> "InnerConfig":
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest = {self.shortest} must not exceed longest = {self.longest}")
+        return self
+
+
+class OuterConfig(_Section):
+    """The meta-optimizer: Adam at a constant rate; what is kept is an average of the weights over meta-steps."""
+
+    learning_rate: Annotated[float, pydantic.Field(gt=0, le=1)] = 1e-3
+    clip: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Largest norm of the meta-gradient."""
+    average: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.98
+    """Discount of the weights' running average."""
+    validate_every: Count = 50
+    """Meta-steps from one validation to the next."""
+
+
+class FamilySection(_Section):
+    """A family, and how many images its tasks take a step."""
+
+    network: FamilyConfig
+    batch: Annotated[int, pydantic.Field(ge=1, le=4096)] = 64
+
+
+class ValidationConfig(_Section):
+    """Tasks for choosing among weights: families of their own, trained over one fixed horizon."""
+
+    tasks: Annotated[int, pydantic.Field(ge=1, le=4096)] = 4
+    steps: Count = 300
+    families: Annotated[tuple[FamilySection, ...], pydantic.Field(min_length=1)]
+
+
+class RunConfig(_Section):
+    """A whole run. `mnemo meta-train` takes the name of one that ships here, or a TOML file's path."""
+
+    preset: str
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
+    minutes: Annotated[float, pydantic.Field(gt=0)] = 5.0
+    """Time of meta-training, without compilation, where the call sets neither minutes nor steps."""
+    checkpoint_seconds: Annotated[float, pydantic.Field(ge=0)] = 30.0
+    """Time between checkpoints, so that a killed run loses at most this."""
+    cell: CellConfig
+    inner: InnerConfig = InnerConfig()
+    outer: OuterConfig = OuterConfig()
+    families: Annotated[tuple[FamilySection, ...], pydantic.Field(min_length=1)]
+    validation: ValidationConfig
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that determines the weights after a given number of meta-steps."""
+        determined = self.model_dump_json(exclude={"minutes", "checkpoint_seconds"})
+        return hashlib.sha256(determined.encode()).hexdigest()
+
+
+def presets() -> dict[str, pathlib.Path]:
+    """The presets that ship with the package, by name."""
+    return {path.stem: path for path in sorted(PRESETS.glob("*.toml"))}
+
+
+def load_config(preset: str, overrides: tuple[str, ...] = (), seed: int | None = None) -> RunConfig:
+    """The run that a preset or a TOML file describes, with `key=value` overrides such as `inner.tasks=4`.
+
+    Raises `UsageError` for a preset that does not exist, a file that is not TOML, and a key or value that does not fit.
+    """
+    path = presets().get(preset)
+    if path is None:
+        path = pathlib.Path(preset)
+        if path.suffix != ".toml":
+            known = ", ".join(presets())
+            raise UsageError(f"there is no preset '{preset}'; choose one of {known}, or give the path of a .toml file")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    if "preset" in data:
+        raise UsageError(f"{path}: preset: the name is that of the file; remove the key")
+    data["preset"] = path.stem
+    for override in overrides:
+        _set(data, override)
+    if seed is not None:
+        data["seed"] = seed
+    # The cell starts from the run's seed unless it names its own.
+    if isinstance(data.get("cell"), dict):
+        data["cell"].setdefault("seed", data.get("seed", 0))
+    try:
+        return RunConfig.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise UsageError(f"{path}: {_problem(error)}") from None
+
+
+def _problem(error: pydantic.ValidationError) -> str:
+    problem = error.errors()[0]
+    if problem["type"] != "extra_forbidden":
+        return first_problem(error)
+    *place, key = problem["loc"]
+    section = _section(RunConfig, [part for part in place if isinstance(part, str)])
+    where = ".".join(map(str, (*place, key)))
+    return f"{where} is not a key here; the keys are {', '.join(section.model_fields)}"
+
+
+def _section(model: type[pydantic.BaseModel], place: list[str]) -> type[pydantic.BaseModel]:
+    """The model that holds the keys at a place; pydantic's own path names the member of a union too."""
+    for part in place:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        found = _models(annotation)
+        if len(found) == 1:
+            model = found[0]
+        elif len(found) > 1:
+            return next((m for m in found if place[-1] in str(m.model_fields["family"].annotation)), found[0])
+    return model
+
+
+def _models(annotation: Any) -> list[type[pydantic.BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    """Puts `a.b=value` into nested tables; the value is read as TOML, and as a string where it is not TOML."""
+    name, _, text = override.partition("=")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, key = name.strip().split(".")
+    for table in tables:
+        inner = data.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"--set {override}: {table} is not a table; tables are cell, inner, outer and validation")
+        data = inner
+    data[key] = value

@@ -1,0 +1,58 @@
+"""A meta-training run small enough to be tried many times."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+CONFIG = """
+minutes = 1
+checkpoint_seconds = 0
+
+[cell]
+kind = "mnemosyne"
+token = 2
+meta_tokens = 1
+random_features = 2
+context = 2
+hidden = 2
+
+[inner]
+tasks = 2
+truncation = 2
+shortest = 4
+longest = 8
+
+[outer]
+validate_every = 5
+
+[[families]]
+network = { family = "mlp", widths = [3] }
+batch = 4
+
+[validation]
+tasks = 1
+steps = 4
+
+[[validation.families]]
+network = { family = "mlp", widths = [4] }
+batch = 4
+"""
+
+
+@pytest.fixture
+def config(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The path of its TOML file."""
+    path = tmp_path / "small.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One folder of compiled programs for all these tests and the processes they start."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+    jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,0 +1,96 @@
+"""A preset or a TOML file that does not fit is refused with one sentence that names key, file and what fits."""
+
+import pathlib
+
+import pytest
+
+from mnemo_compile.errors import UsageError
+from mnemo_compile.meta import load_config, meta_train, presets
+
+
+def test_every_preset_loads() -> None:
+    assert "tiny" in presets()
+    for name in presets():
+        assert load_config(name).preset == name
+
+
+def refused(config: pathlib.Path, *overrides: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_config(str(config), overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_an_unknown_preset_names_the_ones_there_are() -> None:
+    with pytest.raises(UsageError, match="no preset 'tinny'.*tiny"):
+        load_config("tinny")
+
+
+def test_a_misspelled_key_is_named_with_the_ones_that_fit(config: pathlib.Path) -> None:
+    message = refused(config, "inner.trunkation=3")
+    assert str(config) in message and "inner.trunkation" in message and "truncation" in message
+
+
+def test_a_misspelled_key_of_a_network_is_named(config: pathlib.Path) -> None:
+    text = config.read_text().replace("widths = [3]", "width = [3]")
+    config.write_text(text)
+    message = refused(config)
+    assert "families" in message and str(config) in message and "widths" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("inner.tasks=many", "inner.tasks"),
+        ("inner.tasks=0", "inner.tasks"),
+        ("inner.shortest=100", "inner"),
+        ("outer.learning_rate=-1", "outer.learning_rate"),
+        ("cell.kind=lstm", "cell"),
+        ("cell.momentum=[0.9, 2.0]", "cell.momentum"),
+        ("minutes=soon", "minutes"),
+        ("nonsense=1", "nonsense"),
+    ],
+)
+def test_a_value_that_does_not_fit_names_key_and_file(config: pathlib.Path, override: str, named: str) -> None:
+    message = refused(config, override)
+    assert named in message and str(config) in message
+
+
+def test_an_override_into_something_that_is_no_table(config: pathlib.Path) -> None:
+    assert "minutes is not a table" in refused(config, "minutes.x=1")
+
+
+def test_overrides_win_and_keep_the_rest(config: pathlib.Path) -> None:
+    loaded = load_config(str(config), ("inner.tasks=5", "cell.kernel=relu"), seed=9)
+    assert (loaded.inner.tasks, loaded.inner.truncation, loaded.cell.kernel) == (5, 2, "relu")
+    assert loaded.seed == loaded.cell.seed == 9
+
+
+def test_no_file_and_no_toml(config: pathlib.Path) -> None:
+    assert "cannot read" in refused(config.with_name("missing.toml"))
+    config.write_text("[inner")
+    assert "is not valid TOML" in refused(config)
+    config.write_bytes(b"\xff\xfe")
+    assert "is not valid TOML" in refused(config)
+
+
+def test_a_folder_that_holds_something_else_is_left_as_it_was(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "taken"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds other files"):
+        meta_train(str(config), out, steps=1)
+    assert [p.name for p in out.iterdir()] == ["thesis.txt"]
+
+
+def test_resuming_what_is_not_there_or_is_another_run(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UsageError, match="no run in .* to resume"):
+        meta_train(str(config), tmp_path / "none", steps=1, resume=True)
+    assert not (tmp_path / "none").exists()
+    out = tmp_path / "run"
+    meta_train(str(config), out, steps=1)
+    with pytest.raises(UsageError, match="holds a run: add --resume"):
+        meta_train(str(config), out, steps=2)
+    with pytest.raises(UsageError, match="another configuration or seed"):
+        meta_train(str(config), out, steps=2, resume=True, seed=3)

@@ -1,0 +1,80 @@
+"""A run that was killed and resumed has the same weights, bit for bit, as one that was not."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mnemo_compile.artifact import load_bundle
+
+STEPS = 40
+
+
+def start(config: pathlib.Path, out: pathlib.Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mnemo_compile", "meta-train", str(config), "--out", str(out)]
+    return subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+def meta_steps(out: pathlib.Path) -> int:
+    path = out / "metrics.jsonl"
+    return sum('"objective"' in line for line in path.read_text().splitlines()) if path.exists() else 0
+
+
+def wait_for(process: subprocess.Popen[str], out: pathlib.Path, steps: int) -> None:
+    while process.poll() is None and meta_steps(out) < steps:
+        time.sleep(0.005)
+
+
+def test_killed_at_random_moments_and_resumed(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    whole = start(config, tmp_path / "whole", "--steps", str(STEPS))
+    assert whole.communicate()[1] and whole.returncode == 0
+
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed of the moments: {seed}")
+    moments = random.Random(seed)
+    cut, reached = tmp_path / "cut", 0
+    for attempt in range(3):
+        process = start(config, cut, "--steps", str(STEPS), *(["--resume"] if attempt else []))
+        wait_for(process, cut, moments.randint(reached + 1, STEPS - 3))
+        time.sleep(moments.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (cut / "bundle").exists()
+        reached = max((int(p.name) for p in (cut / "checkpoints").iterdir() if p.name.isdigit()), default=0)
+        assert reached > 0, "checkpoints were written before the run was killed"
+    last = start(config, cut, "--steps", str(STEPS), "--resume")
+    messages = last.communicate()[1]
+    assert last.returncode == 0, messages
+
+    expected, resumed = load_bundle(tmp_path / "whole/bundle"), load_bundle(cut / "bundle")
+    assert resumed.digest == expected.digest
+    for name, weights in expected.weights.items():
+        assert resumed.weights[name].tobytes() == weights.tobytes(), name
+    records = [json.loads(line) for line in (cut / "metrics.jsonl").read_text().splitlines()]
+    assert [r["meta_step"] for r in records if "objective" in r] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_saves_and_says_how_to_go_on(
+    config: pathlib.Path, tmp_path: pathlib.Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    process = start(config, out, "--steps", "100000")
+    wait_for(process, out, 5)
+    process.send_signal(number)
+    messages = process.communicate()[1]
+    assert process.returncode == 130, messages
+    saved = max(int(p.name) for p in (out / "checkpoints").iterdir())
+    assert f"saved after meta-step {saved}" in messages
+    assert f"--out {out} --resume" in messages and "Traceback" not in messages
+
+    resumed = start(config, out, "--steps", str(saved + 2), "--resume")
+    messages = resumed.communicate()[1]
+    assert resumed.returncode == 0, messages
+    assert load_bundle(out / "bundle").manifest.training.meta_steps == saved + 2
