@@ -1,0 +1,67 @@
+"""The functions of the package's front: a frozen cell as an optimizer, in one call."""
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, TYPE_CHECKING
+
+from ._refs import load
+
+if TYPE_CHECKING:
+    from ._verify import VerificationReport
+
+
+def to_torch(ref: str | os.PathLike[str], *, zoo: str | None = None) -> type[Any]:
+    """A cell as a subclass of `torch.optim.Optimizer`.
+
+    **Arguments:**
+
+    - `ref`: `name`, `name@1.2.0`, `name@^1`, or the folder of a bundle or of a run.
+    - `zoo`: the folder or URL of a zoo; without one, that of this package.
+
+    **Returns:**
+
+    The class; it is constructed as `Mnemosyne(params, lr=1.0, weight_decay=0.0, total_steps=None)`.
+    """
+    from .exporters import torch_class
+
+    return torch_class(load(ref, zoo))
+
+
+def to_optax(ref: str | os.PathLike[str], *, zoo: str | None = None) -> Callable[..., Any]:
+    """A cell as a function that makes an `optax.GradientTransformation`.
+
+    **Arguments:** those of [`to_torch`][].
+
+    **Returns:**
+
+    The function; it is called as `mnemosyne(lr=1.0, weight_decay=0.0, total_steps=None)`.
+    """
+    from .exporters import optax_function
+
+    return optax_function(load(ref, zoo))
+
+
+def export(
+    ref: str | os.PathLike[str],
+    target: str | Sequence[str],
+    out: str | os.PathLike[str],
+    *,
+    zoo: str | None = None,
+) -> "list[VerificationReport]":
+    """Compiles a cell and verifies what came out.
+
+    **Arguments:**
+
+    - `ref`, `zoo`: those of [`to_torch`][].
+    - `target`: `onnx`, `torch`, `optax` or `all`, or several of them.
+    - `out`: the folder that gets one folder a target.
+
+    **Returns:**
+
+    How each target compared with the reference.
+    """
+    from .exporters import export as export_frozen
+
+    targets = (target,) if isinstance(target, str) else tuple(target)
+    return export_frozen(load(ref, zoo), targets, pathlib.Path(out))

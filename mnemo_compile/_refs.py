@@ -1,0 +1,46 @@
+"""From what a user writes for a cell to the frozen cell."""
+
+import os
+import pathlib
+
+from .artifact import FrozenCell, load_bundle, MANIFEST_FILE
+from .errors import MnemoError
+
+RUN_BUNDLE = "bundle"
+"""The folder in a run's folder that holds what was frozen."""
+
+
+def load(ref: str | os.PathLike[str], zoo: str | None = None) -> FrozenCell:
+    """Loads a frozen cell, checking every byte of it.
+
+    **Arguments:**
+
+    - `ref`: `name`, `name@1.2.0`, `name@^1`, or the folder of a bundle or of a run. A name that the zoo has is taken
+        from the zoo even where a folder is called the same; write `./name` for the folder.
+    - `zoo`: the folder or URL of a zoo; without one, that of this package.
+    """
+    from .zoo import is_reference, open_zoo, parse_reference
+
+    text = os.fspath(ref)
+    folder = pathlib.Path(text).expanduser()
+    if not is_reference(text) and (folder.exists() or os.sep in text):
+        return load_folder(folder)
+    reference = parse_reference(text)
+    opened = open_zoo(zoo)
+    if reference.name not in opened.index.names and folder.is_dir():
+        return load_folder(folder)
+    return opened.load(opened.index.find(reference))
+
+
+def load_folder(folder: pathlib.Path) -> FrozenCell:
+    """Loads a bundle, or the bundle of a run."""
+    if not folder.exists():
+        raise MnemoError(f"there is no folder {folder}; name a bundle, a run or a cell of the zoo")
+    if (folder / MANIFEST_FILE).exists() or not folder.is_dir():
+        return load_bundle(folder)
+    if (folder / RUN_BUNDLE).is_dir():
+        return load_bundle(folder / RUN_BUNDLE)
+    raise MnemoError(
+        f"{folder} holds neither a bundle ({MANIFEST_FILE}) nor a run with one; "
+        f"finish a run that was stopped with: mnemo meta-train PRESET --out {folder} --resume"
+    )

@@ -1,0 +1,3 @@
+"""The command line, `mnemo`."""
+
+from ._main import main as main

@@ -1,0 +1,36 @@
+"""`mnemo download`."""
+
+import pathlib
+
+import rich_click as click
+
+from ..errors import UsageError
+from ._console import json_option, message, print_json, zoo_option
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--out", type=click.Path(path_type=pathlib.Path), metavar="DIR", help="Default: ./NAME-VERSION.")
+@zoo_option
+@json_option
+def download(ref: str, out: pathlib.Path | None, location: str | None, as_json: bool) -> None:
+    """Fetch a cell's bundle from a zoo; DIR becomes the bundle once every byte of it is checked.
+
+    \b
+    Example:
+      mnemo download mnemosyne-tiny@^1 --out build/tiny --zoo https://example.org/zoo
+    """
+    from ..zoo import is_reference, open_zoo, parse_reference
+
+    if not is_reference(ref) and pathlib.Path(ref).exists():
+        raise UsageError(f"{ref} is a folder already; download takes a cell of a zoo, as in: mnemo zoo list")
+    reference = parse_reference(ref)
+    zoo = open_zoo(location)
+    entry = zoo.index.find(reference)
+    folder = out if out is not None else pathlib.Path(f"{entry.name}-{entry.version}")
+    zoo.download(entry, folder)
+    if as_json:
+        print_json({"name": entry.name, "version": entry.version, "digest": entry.digest, "folder": str(folder)})
+    else:
+        print(folder)
+    message(f"{entry.reference} is in {folder}")
