@@ -33,7 +33,7 @@ def export(frozen: FrozenCell, targets: Sequence[str], out: pathlib.Path) -> lis
     **Arguments:**
 
     - `frozen`: the cell.
-    - `targets`: names among [`TARGETS`][].
+    - `targets`: names among [`TARGETS`][], or `all` for every one of them.
     - `out`: the folder that will hold one folder a target.
 
     **Returns:**
@@ -41,7 +41,8 @@ def export(frozen: FrozenCell, targets: Sequence[str], out: pathlib.Path) -> lis
     A report for each target. If anything fails, [`MnemoError`][] is raised, nothing is written and
     what was there stays.
     """
-    exporters = [_exporter(target) for target in dict.fromkeys(targets)]
+    named = TARGETS if "all" in targets else dict.fromkeys(targets)
+    exporters = [_exporter(target) for target in named]
     out = pathlib.Path(out)
     for exporter in exporters:
         _check_replaceable(out / exporter.name)
@@ -81,7 +82,7 @@ def open_artifact(frozen: FrozenCell, target: str, folder: pathlib.Path) -> Veri
 
 def _exporter(target: str) -> AbstractExporter:
     if target not in _EXPORTERS:
-        raise UsageError(f"there is no target {target!r}; the targets are {', '.join(TARGETS)}")
+        raise UsageError(f"there is no target {target!r}; the targets are {', '.join(TARGETS)} and all")
     return _EXPORTERS[target]
 
 

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import optax
-    import torch
 
 
-def torch_class(frozen: FrozenCell) -> "type[torch.optim.Optimizer]":
-    """The class `Mnemosyne`, called with `params, lr, weight_decay, total_steps, block_size`."""
+def torch_class(frozen: FrozenCell) -> type[Any]:
+    """The subclass `Mnemosyne` of `torch.optim.Optimizer`, called with `params` and the options of the package."""
     return _imported(_Key(frozen), "torch").Mnemosyne
 
 

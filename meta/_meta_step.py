@@ -54,7 +54,7 @@ class Validation(NamedTuple):
     """What one validation family gives: means over its tasks."""
 
     objective: Float[Array, ""]
-    """Mean log-loss over the horizon, on the training images."""
+    """The meta-objective over the whole horizon."""
     final: Float[Array, ""]
     """Training loss over the last tenth of the horizon."""
     held_out: Float[Array, ""]
@@ -71,7 +71,8 @@ class MetaStep:
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(config.outer.clip), optax.adam(config.outer.learning_rate)
         )
-        self._data, self._held_out = (_on_device(digits()[part]) for part in ("train", "valid"))
+        parts = digits()
+        self._data, self._judge, self._held_out = (_on_device(parts[name]) for name in ("train", "judge", "valid"))
         inner = config.inner
         training = Augmentation(inner.scale, inner.tensor_scale, inner.unknown_horizon, inner.shortest, inner.longest)
         plain = Augmentation(1.0, 1.0, 0.0, config.validation.steps, config.validation.steps)
@@ -114,8 +115,8 @@ class MetaStep:
     def validate(self, state: TrainerState) -> tuple[TrainerState, list[Validation]]:
         """The figures of the averaged weights, which become the best ones if they are."""
         figures = [validate(state.average) for validate in self._validations]
-        # How fast a cell trains and where it ends count alike; a figure that is not a number never wins.
-        score = jnp.mean(jnp.stack([f.objective + jnp.log(f.held_out) for f in figures]))
+        # How fast a cell trains and where it ends count; a figure that is not a number never wins.
+        score = jnp.mean(jnp.stack([f.objective + jnp.log(f.final * f.held_out) / 2 for f in figures]))
         if score < state.best_score:
             state = state._replace(best=state.average, best_score=score)
         return state, figures
@@ -139,7 +140,7 @@ class MetaStep:
         def objective(weights: Weights) -> tuple[Array, tuple[Task, Array]]:
             cell = self.cell(weights)
             trained, losses = jax.vmap(
-                lambda task: problem.train(cell, task, self._data, self.config.inner.truncation)
+                lambda task: problem.train(cell, task, self._data, self._judge, self.config.inner.truncation)
             )(tasks)
             return meta_objective(losses, tasks.initial_loss), (trained, losses)
 
@@ -157,7 +158,7 @@ class MetaStep:
 
         def one(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
             task = problem.draw(key, cell, self._data, steps)
-            trained, losses = problem.train(cell, task, self._data, steps)
+            trained, losses = problem.train(cell, task, self._data, self._judge, steps)
             held_out = problem.loss(trained, _step.unpack(problem.layout, trained.param), *self._held_out)
             return losses, held_out, task.initial_loss
 
@@ -165,7 +166,7 @@ class MetaStep:
         keys = jax.random.split(jax.random.fold_in(self._seed, 2**31 - 1), self.config.validation.tasks)
         losses, held_out, initial = jax.vmap(one)(keys)
         return Validation(
-            meta_objective(losses, initial), jnp.mean(losses[:, -max(steps // 10, 1) :]), jnp.mean(held_out)
+            meta_objective(losses, initial), jnp.mean(losses[:, -max(steps // 10, 1) :, 0]), jnp.mean(held_out)
         )
 
     def _move(self, state: TrainerState, unrolled: list[Unrolled]) -> tuple[TrainerState, Array]:

@@ -72,7 +72,7 @@ class Problem(eqx.Module):
         return self.family.loss(network, images, task.labels[labels])
 
     def sample(self, task: Task, step: Int[Array, ""], data: Data) -> tuple[Array, Array]:
-        """The batch of a step of this task: always the same one."""
+        """The batch of a step of this task: always the same one for the same data."""
         key = jax.random.fold_in(task.key, step)
         index = jax.random.randint(key, (self.batch,), 0, data[0].shape[0])
         return data[0][index], data[1][index]
@@ -111,8 +111,12 @@ class Problem(eqx.Module):
         first = self.sample(task, jnp.array(-1), data)
         return task._replace(initial_loss=self.loss(task, _step.unpack(self.layout, task.param), *first))
 
-    def train(self, cell: AbstractCell, task: Task, data: Data, steps: int) -> tuple[Task, Float[Array, " steps"]]:
-        """The task some steps on, and the loss before each step. Differentiable in the cell.
+    def train(
+        self, cell: AbstractCell, task: Task, data: Data, judge: Data, steps: int
+    ) -> tuple[Task, Float[Array, "steps two"]]:
+        """The task some steps on, and before each step the loss on its batch and on one of `judge`.
+
+        Differentiable in the cell.
 
         The derivative goes through the inner gradients too. Held constant, as in Andrychowicz et al. 2016, section
         2.1, they hide that later steps mend the noise of earlier ones, and the cell learns steps that are too small.
@@ -126,24 +130,32 @@ class Problem(eqx.Module):
 
         def one(carry: tuple[Array, _step.OptimizerState], _: Any) -> tuple[tuple[Array, Any], Array]:
             param, optimizer = carry
-            images, labels = self.sample(task, optimizer.step + optimizer.skipped, data)
+            step_number = optimizer.step + optimizer.skipped
+            images, labels = self.sample(task, step_number, data)
             params = _step.unpack(self.layout, param)
             loss, grads = jax.value_and_grad(lambda params: self.loss(task, params, images, labels))(params)
-            return step(cell, param, _step.pack(self.layout, grads), optimizer), loss
+            judged = self.loss(task, params, *self.sample(task, step_number, judge))
+            return step(cell, param, _step.pack(self.layout, grads), optimizer), jnp.stack([loss, judged])
 
         (param, optimizer), losses = jax.lax.scan(one, (task.param, task.optimizer), length=steps)
         return task._replace(param=param, optimizer=optimizer), losses
 
 
-def meta_objective(losses: Float[Array, "tasks steps"], initial: Float[Array, " tasks"]) -> Float[Array, ""]:
-    """Mean log-loss over tasks and steps, with a diverged step counting as the worst loss that still counts."""
-    worst = DIVERGED * initial[:, None]
+def meta_objective(losses: Float[Array, "tasks steps two"], initial: Float[Array, " tasks"]) -> Float[Array, ""]:
+    """Mean log-loss over tasks, steps and both kinds of images.
+
+    Training images alone would reward a cell that learns them by heart. A diverged step counts as the worst loss that
+    still counts.
+    """
+    worst = DIVERGED * initial[:, None, None]
     clipped = jnp.where(jnp.isfinite(losses), jnp.minimum(losses, worst), worst)
     return jnp.mean(jnp.log(clipped + LOSS_FLOOR))
 
 
-def finished(task: Task, losses: Float[Array, "tasks steps"]) -> tuple[Bool[Array, " tasks"], Bool[Array, " tasks"]]:
+def finished(
+    task: Task, losses: Float[Array, "tasks steps two"]
+) -> tuple[Bool[Array, " tasks"], Bool[Array, " tasks"]]:
     """Which of the tasks are at their horizon, and which have diverged."""
-    diverged = ~jnp.all(losses < DIVERGED * task.initial_loss[:, None], axis=1)
+    diverged = ~jnp.all(losses[:, :, 0] < DIVERGED * task.initial_loss[:, None], axis=1)
     done = task.optimizer.step + task.optimizer.skipped >= task.horizon
     return done, diverged

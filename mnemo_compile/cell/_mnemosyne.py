@@ -55,6 +55,7 @@ class MnemosyneConfig(pydantic.BaseModel):
 
 
 TINY = 1e-36
+LARGEST_SQUARE = 1e34
 WARM_UP = 0.02
 """Share of the horizon over which the step grows; without a horizon it grows over `WARM_UP_STEPS`."""
 WARM_UP_STEPS = 20.0
@@ -133,7 +134,12 @@ class Mnemosyne(AbstractCell):
         }
 
     def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, " chunks"]]:
-        return {"square": jnp.sum(grad * grad, axis=1), "absolute": jnp.sum(jnp.abs(grad), axis=1)}
+        square = jnp.sum(grad * grad, axis=1)
+        # Larger ones could overflow the discounted sum of squares steps later: they count as not finite.
+        return {
+            "square": jnp.where(square < LARGEST_SQUARE, square, jnp.inf),
+            "absolute": jnp.sum(jnp.abs(grad), axis=1),
+        }
 
     def encode(
         self,
@@ -177,7 +183,7 @@ class Mnemosyne(AbstractCell):
     ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
         coordinates, matrix = facts["coordinates"], facts["matrix"]
         level = moments["square"] / coordinates
-        spread = jnp.square(moments["absolute"]) / (moments["square"] * coordinates + TINY)
+        spread = jnp.square(moments["absolute"] * jax.lax.rsqrt(moments["square"] + TINY)) / coordinates
         rms = jnp.sqrt(summary["param_square"] / summary["count"] + TINY)
 
         kept_square = discount(self.second_rate)
@@ -284,5 +290,5 @@ class Mnemosyne(AbstractCell):
 
 
 def relative_log(x: Float[Array, "*shape"], reference: Float[Array, "*shape2"]) -> Float[Array, "*shape3"]:
-    """log(x / reference), at least log(1e-6) and 0 where both are 0."""
-    return jnp.log((x + 1e-6 * reference + TINY) / (reference + TINY))
+    """log(x / reference), within ±log(1e6), and 0 where both are 0."""
+    return jnp.log((x + 1e-6 * reference + TINY) / (reference + 1e-6 * x + TINY))

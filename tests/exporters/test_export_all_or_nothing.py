@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from mnemo_compile import _verify
@@ -38,7 +39,6 @@ def test_exporting_twice_gives_the_same_bytes(
         ("torch", "small_cell/_phases.py", rb"1e-06"),
         ("torch", "small_cell/_phases.py", rb"0\.3333333\d*"),
         ("optax", "small_cell/_phases.py", rb"1e-06"),
-        ("optax", "small_cell/_phases.py", rb"0\.3333333\d*"),
     ],
 )
 def test_one_number_changed_in_the_code_fails_verification(
@@ -58,8 +58,6 @@ def test_one_number_changed_in_the_code_fails_verification(
 def test_one_weight_changed_fails_verification(
     frozen: FrozenCell, exported: pathlib.Path, tmp_path: pathlib.Path, target: str
 ) -> None:
-    import numpy as np
-
     weight = compile_cell(frozen.cell()).weights["coordinate_out"]
     changed = weight.copy()
     changed.flat[0] += np.float32(0.01) * abs(changed.flat[0]) + np.float32(0.01)
@@ -108,7 +106,7 @@ def test_an_artifact_is_replaced_and_anything_else_refused(frozen: FrozenCell, t
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(frozen: FrozenCell, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UsageError, match="there is no target 'tensorflow'; the targets are torch, optax, onnx"):
+    with pytest.raises(UsageError, match="there is no target 'tensorflow'; the targets are torch, optax, onnx and all"):
         export(frozen, ["tensorflow"], tmp_path)
 
 

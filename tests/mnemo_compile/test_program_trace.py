@@ -40,11 +40,11 @@ def test_a_program_names_its_inputs_weights_values_and_outputs() -> None:
         program example
           input %x: f32[rows, 4]
           weight %a.matrix: f32[3, 4]
-          weight %derived.function: f32[]
+          weight %derived.kept: f32[]
           %hidden: f32[rows, 3] = einsum(%x, %a.matrix, subscripts=ab,cb->ac)
           %hidden_2: f32[rows, 3] = max(%hidden, 0.0)
           %function: f32[rows] = sum(%hidden_2, axes=(1))
-          %function_2: f32[rows] = mul(%derived.function, %function)
+          %function_2: f32[rows] = mul(%derived.kept, %function)
           output y = %function_2"""
     )
     assert all(equation.source.startswith("test_program_trace.py:") for equation in program.equations)

@@ -126,7 +126,7 @@ def test_edge_shapes_and_magnitudes_stay_finite(seed: int, shapes: list, scale: 
 @hypothesis.given(
     seed=st.integers(0, 2**16),
     shapes=SHAPES,
-    poison=st.sampled_from([math.nan, math.inf, -math.inf, 3e38]),
+    poison=st.sampled_from([math.nan, math.inf, -math.inf, 3e38, 2e17]),
     place=st.integers(0, 10**6),
     before=st.integers(0, 3),
 )
@@ -149,6 +149,17 @@ def test_a_non_finite_gradient_changes_nothing_and_is_counted(
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("shapes", [[()], [(40, 40), (2,)]])
+def test_magnitudes_that_leap_between_steps_poison_nothing(shapes: list) -> None:
+    cell = learned_cell()
+    scales = [1e14, 0.0, 1e-14, 1e10, 0.0, 0.0, 1.0, 1e-30, 1e14]
+    history = [normal(t, shapes, scale) for t, scale in enumerate(scales)]
+    after, state = trajectory(cell, shapes, normal(99, shapes), history)
+    assert int(state.step) == len(scales)
+    for value in jax.tree.leaves((after, state)):
+        assert bool(jnp.all(jnp.isfinite(value)))
 
 
 def test_weight_decay_is_decoupled() -> None:
