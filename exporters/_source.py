@@ -25,7 +25,8 @@ def infix(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
 
 def number(literal: Literal) -> str:
     """The shortest text that gives this number in its own dtype."""
-    return str(np.dtype(literal.dtype).type(literal.value))
+    text = str(np.dtype(literal.dtype).type(literal.value))
+    return text if text.lstrip("-") not in ("inf", "nan") else f'float("{text}")'
 
 
 def sizes(shape: tuple[Dim, ...], free: str) -> str:
