@@ -224,7 +224,7 @@ def _trajectory(cell: AbstractCell, random: np.random.Generator, steps: int) -> 
 
     @eqx.filter_jit
     def advance(param: jax.Array, grad: jax.Array, state: _step.OptimizerState) -> tuple[jax.Array, Any]:
-        return _step.step(cell, layout, param, grad, state, **options)
+        return _step.step(cell, layout, param, grad, state, **{key: float(value) for key, value in options.items()})
 
     param = _step.pack(layout, [jnp.asarray(value) for value in params])
     results = []

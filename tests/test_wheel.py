@@ -22,8 +22,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             shutil.copytree(source, folder / "source" / part, symlinks=True)
         else:
             shutil.copy(source, folder / "source" / part)
-    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "source")]
-    subprocess.run([sys.executable, "-m", "pip", *build], check=True)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(folder / "source")], check=True)
     (built,) = folder.glob("mnemo_compile-*.whl")
     return set(zipfile.ZipFile(built).namelist())
 
