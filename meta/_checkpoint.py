@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import shutil
 from typing import TypeVar
 
 import jax
@@ -15,9 +16,11 @@ class Checkpoints:
     """The newest checkpoints under a folder, by meta-step. A write that is cut off leaves the older ones."""
 
     def __init__(self, folder: pathlib.Path):
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        # What goes wrong is raised, and said once; Orbax would print it as well, with a traceback.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self._folder = folder.absolute()
         self._manager = ocp.CheckpointManager(
-            folder.absolute(),
+            self._folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
         )
 
@@ -27,8 +30,14 @@ class Checkpoints:
 
     def save(self, meta_step: int, state: object) -> None:
         """Writes the state; a checkpoint that is there already stays."""
-        if self.latest() != meta_step:
+        if self.latest() == meta_step:
+            return
+        try:
             self._manager.save(meta_step, args=ocp.args.StandardSave(_numbered(state)))
+        except BaseException:
+            for unfinished in self._folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
     def restore(self, template: Tree) -> Tree:
         """The newest state, in the structure of `template`."""

@@ -1,5 +1,6 @@
 """What a run shows while it goes on, and the records it leaves: metrics.jsonl, event files, curve.png."""
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -10,7 +11,9 @@ from typing import Any
 
 import rich.console
 import rich.progress
-import tensorboardX
+import tensorboardX.summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 METRICS = "metrics.jsonl"
 CURVE = "curve.png"
@@ -22,7 +25,7 @@ class Monitor:
     def __init__(self, run: pathlib.Path, start: int):
         self._keep_metrics_until(run / METRICS, start)
         self._metrics = (run / METRICS).open("a", encoding="utf-8")
-        self._events = tensorboardX.SummaryWriter(str(run / "events"), purge_step=start + 1 if start else None)
+        self._events = _Events(run / "events", start)
         self._console = rich.console.Console(stderr=True)
         self._progress = rich.progress.Progress(
             rich.progress.TextColumn("meta-training"),
@@ -44,8 +47,8 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-        self._metrics.close()
-        self._events.close()
+        with contextlib.closing(self._metrics):
+            self._events.close()
 
     def step(self, record: Mapping[str, Any], done: float, seconds_left: float) -> None:
         """One meta-step's record, and how far the run is, from 0 to 1."""
@@ -73,9 +76,10 @@ class Monitor:
         for name, value in record.items():
             if isinstance(value, Mapping):
                 for part, number in value.items():
-                    self._events.add_scalar(f"{name}/{part}", number, step)
+                    self._events.add(f"{name}/{part}", number, step)
             elif name != "meta_step":
-                self._events.add_scalar(name, value, step)
+                self._events.add(name, value, step)
+        self._events.flush()
 
     @staticmethod
     def _keep_metrics_until(path: pathlib.Path, meta_step: int) -> None:
@@ -83,6 +87,28 @@ class Monitor:
         if path.exists():
             kept = [line for line in read_metrics(path) if line["meta_step"] <= meta_step]
             path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+class _Events:
+    """An event file for TensorBoard, written on this thread, so that a full disk is found here and nowhere else."""
+
+    def __init__(self, folder: pathlib.Path, start: int):
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        if start:
+            # TensorBoard then drops what an earlier file says of the meta-steps that are taken again.
+            began = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=start + 1, session_log=began))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        summary = tensorboardX.summary.scalar(name, value)
+        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def meta_train(
 
 def _keep_compiled_programs() -> None:
     """A second run of a configuration starts in seconds."""
-    if not jax.config.jax_compilation_cache_dir:
+    if getattr(jax.config, "jax_compilation_cache_dir") is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
 
 
