@@ -14,7 +14,7 @@ from mnemo_compile.cell import AbstractCell
 
 from ._families import AbstractFamily, CLASSES
 
-Data = tuple[Float[Array, "images pixels"], Int[Array, " images"]]
+Data = tuple[Float[Array, "_ pixels"], Int[Array, " _"]]
 
 LOSS_FLOOR = 1e-3
 """Added to a loss before its logarithm is taken, so that a solved task stops counting."""
@@ -89,7 +89,7 @@ class Problem(eqx.Module):
         scales = log_uniform(keys[0], 1 / a.scale, a.scale) * log_uniform(
             keys[1], 1 / a.tensor_scale, a.tensor_scale, (tensors,)
         )
-        truncations = log_uniform(keys[2], a.shortest, a.longest) / truncation
+        truncations = log_uniform(keys[2], float(a.shortest), float(a.longest)) / truncation
         horizon = truncation * jnp.maximum(jnp.round(truncations).astype(jnp.int32), 1)
         known = jax.random.uniform(keys[3]) >= a.unknown_horizon
         deviations, means = (
