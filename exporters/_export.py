@@ -47,7 +47,7 @@ def export(frozen: FrozenCell, targets: Sequence[str], out: pathlib.Path) -> lis
     for exporter in exporters:
         _check_replaceable(out / exporter.name)
     compiled = compile_cell(frozen.cell())
-    reference = Reference(frozen.cell())
+    reference = Reference(frozen.cell(), compiled)
     existed = out.exists()
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def open_artifact(frozen: FrozenCell, target: str, folder: pathlib.Path) -> Veri
     - `folder`: the artifact's, such as `build/torch`.
     """
     exporter = _exporter(target)
-    return Reference(frozen.cell()).compare(exporter.name, exporter.open(frozen, folder))
+    return Reference(frozen.cell(), compile_cell(frozen.cell())).compare(exporter.name, exporter.open(frozen, folder))
 
 
 def _exporter(target: str) -> AbstractExporter:

@@ -36,10 +36,11 @@ def phases_source(
     programs = compiled.programs
     constants = {
         "NAME": frozen.name,
+        "VERSION": frozen.version,
         "DIGEST": frozen.digest,
         "CHUNK_LENGTH": compiled.chunk_length,
         "SAMPLE_CHUNKS": compiled.sample_chunks,
-        "MEMORY": compiled.memory_slots,
+        "MEMORY": dict(compiled.memory_slots),
         "STATE": {name: tuple(value.shape) for name, value in compiled.initial_state.items()},
         "INPUTS": {name: tuple(value.name for value in program.inputs) for name, program in programs.items()},
     }

@@ -21,5 +21,9 @@ class AbstractExporter(abc.ABC):
         """Writes the artifact into an empty folder; the same bytes for the same cell."""
 
     @abc.abstractmethod
+    def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
+        """The generated code, to be read."""
+
+    @abc.abstractmethod
     def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
         """Loads what [`emit`][] wrote, as a user would."""

@@ -102,6 +102,9 @@ class OnnxExporter(AbstractExporter):
         )
         write_text(folder / "README.md", readme)
 
+    def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
+        return "\n".join(str(_phase_graph(program, compiled)) for program in compiled.programs.values())
+
     def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
         return _Artifact(folder)
 

@@ -33,18 +33,20 @@ class OptaxExporter(AbstractExporter):
         return "optax"
 
     def emit(self, frozen: FrozenCell, compiled: CompiledCell, folder: pathlib.Path) -> None:
-        imports = "import jax.numpy as jnp\nfrom jax import Array, lax"
-        phases = phases_source(frozen, compiled, _TABLE, self.name, imports=imports, array="Array")
         write_package(
             frozen,
             compiled,
             folder,
             target=self.name,
             public="mnemosyne",
-            phases=phases,
+            phases=self.text(frozen, compiled),
             requires=("jax", "optax", "numpy", "safetensors"),
             example=_EXAMPLE,
         )
+
+    def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
+        imports = "import jax.numpy as jnp\nfrom jax import Array, lax"
+        return phases_source(frozen, compiled, _TABLE, self.name, imports=imports, array="Array")
 
     def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
         return _Artifact(load_package(folder / package_name(frozen)))

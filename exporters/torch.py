@@ -33,19 +33,20 @@ class TorchExporter(AbstractExporter):
         return "torch"
 
     def emit(self, frozen: FrozenCell, compiled: CompiledCell, folder: pathlib.Path) -> None:
-        phases = phases_source(
-            frozen, compiled, _TABLE, self.name, imports="import torch\nfrom torch import Tensor", array="Tensor"
-        )
         write_package(
             frozen,
             compiled,
             folder,
             target=self.name,
             public="Mnemosyne",
-            phases=phases,
+            phases=self.text(frozen, compiled),
             requires=("torch", "safetensors", "numpy"),
             example=_EXAMPLE,
         )
+
+    def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
+        imports = "import torch\nfrom torch import Tensor"
+        return phases_source(frozen, compiled, _TABLE, self.name, imports=imports, array="Tensor")
 
     def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
         try:

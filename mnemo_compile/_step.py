@@ -14,7 +14,7 @@ from .cell import AbstractCell, Rows
 class OptimizerState(NamedTuple):
     """State of a step over tensors packed into chunks by a `Layout`."""
 
-    memory: dict[str, Float[Array, "chunks length"]]
+    memory: dict[str, Float[Array, "chunks length ..."]]
     recall: dict[str, Float[Array, "tensors ..."]]
     step: Int[Array, ""]
     """Steps taken."""
@@ -44,7 +44,7 @@ def init(cell: AbstractCell, layout: Layout, dtype: jnp.dtype | type = jnp.float
     """The state before the first step."""
     tensors = len(layout.shapes)
     return OptimizerState(
-        memory={slot: jnp.zeros(layout.valid.shape, dtype) for slot in cell.memory_slots},
+        memory={slot.name: jnp.zeros((*layout.valid.shape, *slot.shape), dtype) for slot in cell.memory_slots},
         recall={
             name: jnp.broadcast_to(value.astype(dtype), (tensors, *value.shape))
             for name, value in cell.initial_state().items()
@@ -58,7 +58,7 @@ def probe(
     cell: AbstractCell,
     param: Float[Array, "chunks length"],
     grad: Float[Array, "chunks length"],
-    memory: Mapping[str, Float[Array, "chunks length"]],
+    memory: Mapping[str, Float[Array, "chunks length ..."]],
     valid: Bool[Array, "chunks length"],
     context: Rows,
 ) -> dict[str, Float[Array, " chunks"]]:
@@ -72,12 +72,12 @@ def update(
     cell: AbstractCell,
     param: Float[Array, "chunks length"],
     grad: Float[Array, "chunks length"],
-    memory: Mapping[str, Float[Array, "chunks length"]],
+    memory: Mapping[str, Float[Array, "chunks length ..."]],
     context: Rows,
     spread: Rows,
     hyper: Rows,
     guard: Rows,
-) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks length"]]]:
+) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks length ..."]]]:
     """Next parameters and memory of chunks; every mapping holds what belongs to the chunk's tensor.
 
     `param − lr (scale · direction + weight_decay · param)` where `guard["finite"]` is 1, and no change where it is 0.
@@ -85,12 +85,16 @@ def update(
     direction, next_memory = cell.decode(param, grad, memory, context)
     scale = cell.scale(context, spread)[:, None]
     lr, weight_decay = hyper["lr"][:, None], hyper["weight_decay"][:, None]
-    finite = guard["finite"][:, None] > 0
     next_param = param - lr * (scale * direction + weight_decay * param)
     return (
-        jnp.where(finite, next_param, param),
-        {slot: jnp.where(finite, next_memory[slot], memory[slot]) for slot in memory},
+        guarded(guard, next_param, param),
+        {slot: guarded(guard, next_memory[slot], memory[slot]) for slot in memory},
     )
+
+
+def guarded(guard: Rows, new: Float[Array, "rows ..."], old: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
+    """The new rows where the gradients are finite, else the old ones."""
+    return jnp.where(guard["finite"].reshape(-1, *(1,) * (new.ndim - 1)) > 0, new, old)
 
 
 def recall(
@@ -98,11 +102,7 @@ def recall(
 ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
     """Context and next state of tensors; the state stays where `guard["finite"]` is 0."""
     context, next_state = cell.recall(summary, moments, facts, clock, state)
-
-    def guarded(new: Array, old: Array) -> Array:
-        return jnp.where(guard["finite"].reshape(-1, *(1,) * (new.ndim - 1)) > 0, new, old)
-
-    return context, {name: guarded(next_state[name], state[name]) for name in state}
+    return context, {name: guarded(guard, next_state[name], state[name]) for name in state}
 
 
 def step(

@@ -67,7 +67,7 @@ def config_data(config: CellConfig) -> dict[str, Any]:
 
 def state_bytes(cell: AbstractCell) -> int:
     """Bytes of state that a parameter costs, in float32."""
-    return FLOAT_BYTES * len(cell.memory_slots)
+    return FLOAT_BYTES * sum(slot.size for slot in cell.memory_slots)
 
 
 def serialise(config: CellConfig, weights: dict[str, np.ndarray]) -> dict[DataFile, bytes]:

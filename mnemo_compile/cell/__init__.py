@@ -1,6 +1,6 @@
 """Cells: the update rules that are meta-trained and compiled."""
 
-from ._abstract import AbstractCell as AbstractCell, Rows as Rows
+from ._abstract import AbstractCell as AbstractCell, MemorySlot as MemorySlot, Rows as Rows
 from ._features import (
     bounded as bounded,
     Kernel as Kernel,

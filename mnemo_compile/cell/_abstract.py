@@ -1,13 +1,28 @@
 """What every learned optimizer's cell provides: five row-wise phases over chunks and tensors."""
 
 import abc
+import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float
 
 Rows = Mapping[str, Float[Array, "..."]]
 """Named arrays whose leading axis counts chunks, or tensors."""
+
+
+class MemorySlot(NamedTuple):
+    """What each coordinate keeps from step to step under one name."""
+
+    name: str
+    shape: tuple[int, ...] = ()
+    """Of what one coordinate keeps: `()` for a number, `(20,)` for twenty of them."""
+
+    @property
+    def size(self) -> int:
+        """Numbers a coordinate."""
+        return math.prod(self.shape)
 
 
 class AbstractCell(eqx.Module):
@@ -33,8 +48,8 @@ class AbstractCell(eqx.Module):
     """Coordinates in a chunk (L)."""
     sample_chunks: eqx.AbstractVar[int]
     """Chunks of a tensor that `encode` and the spread of the direction are taken over, at most."""
-    memory_slots: eqx.AbstractVar[tuple[str, ...]]
-    """Names of the numbers that each coordinate keeps from step to step."""
+    memory_slots: eqx.AbstractVar[tuple[MemorySlot, ...]]
+    """What each coordinate keeps from step to step; all of it is zero before the first."""
 
     @abc.abstractmethod
     def initial_state(self) -> dict[str, Float[Array, "..."]]:
@@ -49,7 +64,7 @@ class AbstractCell(eqx.Module):
         self,
         param: Float[Array, "chunks length"],
         grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks length"]],
+        memory: Mapping[str, Float[Array, "chunks length ..."]],
         valid: Bool[Array, "chunks length"],
         moments: Rows,
         facts: Rows,
@@ -72,9 +87,9 @@ class AbstractCell(eqx.Module):
         self,
         param: Float[Array, "chunks length"],
         grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks length"]],
+        memory: Mapping[str, Float[Array, "chunks length ..."]],
         context: Rows,
-    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks length"]]]:
+    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks length ..."]]]:
         """Each coordinate's direction and next memory; `context` is that of the chunk's tensor."""
 
     @abc.abstractmethod

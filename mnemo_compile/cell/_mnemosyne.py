@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pydantic
 from jaxtyping import Array, Bool, Float
 
-from ._abstract import AbstractCell, Rows
+from ._abstract import AbstractCell, MemorySlot, Rows
 from ._features import Kernel
 from ._memory import AssociativeMemory, discount, log_rate
 from ._pooling import ChunkEncoder, dense, TensorPooling
@@ -99,7 +99,7 @@ class Mnemosyne(AbstractCell):
     config: MnemosyneConfig = eqx.field(static=True)
     chunk_length: int = eqx.field(static=True)
     sample_chunks: int = eqx.field(static=True)
-    memory_slots: tuple[str, ...] = eqx.field(static=True)
+    memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True)
 
     def __init__(self, config: MnemosyneConfig):
         keys = jax.random.split(jax.random.key(config.seed), 6)
@@ -121,7 +121,7 @@ class Mnemosyne(AbstractCell):
         self.config = config
         self.chunk_length = c.chunk_length
         self.sample_chunks = c.sample_chunks
-        self.memory_slots = ("fast", "slow", "square")
+        self.memory_slots = (MemorySlot("fast"), MemorySlot("slow"), MemorySlot("square"))
 
     def initial_state(self) -> dict[str, Float[Array, "..."]]:
         numerator, denominator = self.time.initial_state()

@@ -51,7 +51,7 @@ def describe(frozen: "FrozenCell") -> dict[str, Any]:
         "license": frozen.manifest.license,
         "kind": frozen.config.kind,
         "weights": sum(weight.size for weight in frozen.weights.values()),
-        "memory_slots": list(cell.memory_slots),
+        "memory_slots": {slot.name: list(slot.shape) for slot in cell.memory_slots},
         "state_bytes_a_parameter": frozen.manifest.state_bytes,
         "state_bytes_a_tensor": sum(4 * value.size for value in cell.initial_state().values()),
         "chunk_length": cell.chunk_length,

@@ -29,7 +29,7 @@ class CompiledCell:
 
     **Arguments:**
 
-    - `programs`: by phase.
+    - `programs`: by phase, in the order of a step. A phase that the step does not need is not there.
     - `weights`: the arrays that the programs name, and no others.
     - `initial_state`: what `recall` keeps of one tensor before the first step.
     - `chunk_length`, `sample_chunks`, `memory_slots`: see [`AbstractCell`][].
@@ -40,7 +40,7 @@ class CompiledCell:
     initial_state: Mapping[str, np.ndarray]
     chunk_length: int
     sample_chunks: int
-    memory_slots: tuple[str, ...]
+    memory_slots: Mapping[str, tuple[int, ...]]
 
 
 def flatten(groups: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def phase_inputs(cell: AbstractCell) -> dict[str, dict[str, jax.ShapeDtypeStruct
         "param": chunk,
         "grad": chunk,
         "valid": rows_of(cell.chunk_length, dtype=np.bool_),
-        "memory": {slot: chunk for slot in cell.memory_slots},
+        "memory": {slot.name: rows_of(cell.chunk_length, *slot.shape) for slot in cell.memory_slots},
         "state": {name: rows_of(*value.shape) for name, value in cell.initial_state().items()},
         **{
             group: {name: rows_of() for name in names}
@@ -124,13 +124,21 @@ def phase_inputs(cell: AbstractCell) -> dict[str, dict[str, jax.ShapeDtypeStruct
 
 
 def compile_cell(cell: AbstractCell) -> CompiledCell:
-    """Traces and optimises the five phases."""
+    """Traces and optimises the phases, without what nothing needs."""
     weights = cell_weights(cell)
+    traced = {name: trace(name, _traceable(cell, name), weights, inputs) for name, inputs in phase_inputs(cell).items()}
+    needed: set[str] = set()
+    optimised: dict[str, Program] = {}
+    for name in reversed(PHASES):
+        program = traced[name][0]
+        outputs = tuple((key, operand) for key, operand in program.outputs if _is_lasting(name, key) or key in needed)
+        if outputs:
+            optimised[name] = optimise(dataclasses.replace(program, outputs=outputs))
+            needed.update(value.name for value in optimised[name].inputs)
     programs: dict[str, Program] = {}
     used: dict[str, np.ndarray] = {}
-    for name, inputs in phase_inputs(cell).items():
-        program, arrays = trace(name, _traceable(cell, name), weights, inputs)
-        program = optimise(program)
+    for name in reversed(optimised):
+        program, arrays = optimised[name], traced[name][1]
         renames = {value: _shared(value, arrays[value.name], used) for value in program.weights}
         programs[name] = _rename(program, renames)
         used.update((new.name, arrays[old.name]) for old, new in renames.items())
@@ -140,8 +148,13 @@ def compile_cell(cell: AbstractCell) -> CompiledCell:
         initial_state={name: np.asarray(value) for name, value in cell.initial_state().items()},
         chunk_length=cell.chunk_length,
         sample_chunks=cell.sample_chunks,
-        memory_slots=cell.memory_slots,
+        memory_slots={slot.name: slot.shape for slot in cell.memory_slots},
     )
+
+
+def _is_lasting(name: str, output: str) -> bool:
+    """Whether an output is wanted for itself, and not only if a later phase reads it."""
+    return name in ("measure", "update") or output.startswith("state.")
 
 
 def _traceable(cell: AbstractCell, name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]:

@@ -28,7 +28,7 @@ FEW = hypothesis.settings(max_examples=15, deadline=None)
 def whole_rows(cell, shape, seed):
     layout = layout_of(cell, [shape])
     param, grad, *memory = (_step.pack(layout, normal(seed + i, [shape])) for i in range(2 + len(cell.memory_slots)))
-    memory = {slot: jnp.abs(m) for slot, m in zip(cell.memory_slots, memory, strict=True)}
+    memory = {slot: jnp.abs(m) for slot, m in zip((slot.name for slot in cell.memory_slots), memory, strict=True)}
     return layout, param, grad, memory
 
 

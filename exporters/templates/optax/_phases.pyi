@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from jax import Array
 
 NAME: str
+VERSION: str
 DIGEST: str
 CHUNK_LENGTH: int
 SAMPLE_CHUNKS: int
-MEMORY: tuple[str, ...]
+MEMORY: dict[str, tuple[int, ...]]
 STATE: dict[str, tuple[int, ...]]
 INPUTS: dict[str, tuple[str, ...]]
 
