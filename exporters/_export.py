@@ -1,23 +1,22 @@
 """Exporting: emit, verify, and only then put in place."""
 
-import json
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Sequence
 
 from .._verify import Reference, VerificationReport
-from ..artifact import FrozenCell, writing
+from ..artifact import AbstractDocument, dump_document, FrozenCell, load_bundle, read_document, read_file, save, writing
 from ..errors import MnemoError, UsageError
-from ..program import compile_cell, CompiledCell
-from ._package import write_text
+from ..program import compile_cell, CompiledCell, Watch
 from ._protocol import AbstractExporter
 from .onnx import OnnxExporter
 from .optax import OptaxExporter
+from .stablehlo import StableHloExporter
 from .torch import TorchExporter
 
 _EXPORTERS: dict[str, AbstractExporter] = {
-    exporter.name: exporter for exporter in (TorchExporter(), OptaxExporter(), OnnxExporter())
+    exporter.name: exporter for exporter in (TorchExporter(), OptaxExporter(), OnnxExporter(), StableHloExporter())
 }
 
 TARGETS = tuple(_EXPORTERS)
@@ -25,9 +24,27 @@ TARGETS = tuple(_EXPORTERS)
 
 MARKER = "artifact.json"
 """The file by which a folder is known as an artifact that may be replaced."""
+REPORT = "verification.json"
+"""How the artifact compared with its cell."""
+CELL = "cell"
+"""The folder of the cell's bundle, so that the artifact can be verified wherever it is."""
+
+_MARKER_LIMIT = 1 << 16
 
 
-def export(frozen: FrozenCell, targets: Sequence[str], out: pathlib.Path) -> list[VerificationReport]:
+class ArtifactDocument(AbstractDocument):
+    """The content of artifact.json."""
+
+    target: str
+    name: str
+    version: str
+    digest: str
+    """Of the cell."""
+
+
+def export(
+    frozen: FrozenCell, targets: Sequence[str], out: pathlib.Path, watch: Watch | None = None
+) -> list[VerificationReport]:
     """Exports a cell.
 
     **Arguments:**
@@ -35,6 +52,7 @@ def export(frozen: FrozenCell, targets: Sequence[str], out: pathlib.Path) -> lis
     - `frozen`: the cell.
     - `targets`: names among [`TARGETS`][], or `all` for every one of them.
     - `out`: the folder that will hold one folder a target.
+    - `watch`: sees the program of each phase after each pass.
 
     **Returns:**
 
@@ -46,7 +64,7 @@ def export(frozen: FrozenCell, targets: Sequence[str], out: pathlib.Path) -> lis
     out = pathlib.Path(out)
     for exporter in exporters:
         _check_replaceable(out / exporter.name)
-    compiled = compile_cell(frozen.cell())
+    compiled = compile_cell(frozen.cell(), watch)
     reference = Reference(frozen.cell(), compiled)
     existed = out.exists()
     with writing(out):
@@ -67,8 +85,39 @@ def export(frozen: FrozenCell, targets: Sequence[str], out: pathlib.Path) -> lis
     return reports
 
 
+def emitted_text(frozen: FrozenCell, target: str) -> str:
+    """What a target makes of a cell, to be read."""
+    return _exporter(target).text(frozen, compile_cell(frozen.cell()))
+
+
+def artifacts_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The artifacts in a folder: itself, or folders in it."""
+    if (folder / MARKER).is_file():
+        return [folder]
+    return sorted(marker.parent for marker in folder.glob(f"*/{MARKER}"))
+
+
+def verify_artifact(folder: pathlib.Path) -> VerificationReport:
+    """Compares an artifact again with the cell whose bundle it holds. The code of a Python package is run.
+
+    **Arguments:**
+
+    - `folder`: the artifact's, such as `build/torch`.
+
+    **Returns:**
+
+    The report, passed or not. Files that are missing or not what they should be raise [`MnemoError`][].
+    """
+    where = str(folder / MARKER)
+    marker = read_document(ArtifactDocument, read_file(folder / MARKER, _MARKER_LIMIT), where)
+    frozen = load_bundle(folder / CELL)
+    if (frozen.name, frozen.version, frozen.digest) != (marker.name, marker.version, marker.digest):
+        raise MnemoError(f"{where} names another cell than the bundle beside it; export it again")
+    return open_artifact(frozen, marker.target, folder)
+
+
 def open_artifact(frozen: FrozenCell, target: str, folder: pathlib.Path) -> VerificationReport:
-    """Verifies an artifact that was exported before.
+    """Compares an artifact with a cell.
 
     **Arguments:**
 
@@ -77,7 +126,8 @@ def open_artifact(frozen: FrozenCell, target: str, folder: pathlib.Path) -> Veri
     - `folder`: the artifact's, such as `build/torch`.
     """
     exporter = _exporter(target)
-    return Reference(frozen.cell(), compile_cell(frozen.cell())).compare(exporter.name, exporter.open(frozen, folder))
+    reference = Reference(frozen.cell(), compile_cell(frozen.cell()))
+    return reference.compare(exporter.name, frozen, exporter.open(frozen, folder))
 
 
 def _exporter(target: str) -> AbstractExporter:
@@ -96,10 +146,13 @@ def _stage(
     with writing(folder):
         folder.mkdir()
         exporter.emit(frozen, compiled, folder)
-        identity = {"digest": frozen.digest, "name": frozen.name, "target": exporter.name, "version": frozen.version}
-        write_text(folder / MARKER, json.dumps(identity, indent=2) + "\n")
-    report = reference.compare(exporter.name, exporter.open(frozen, folder))
-    report.check()
+        save(frozen, folder / CELL)
+        marker = ArtifactDocument(target=exporter.name, name=frozen.name, version=frozen.version, digest=frozen.digest)
+        (folder / MARKER).write_bytes(dump_document(marker))
+    report = reference.compare(exporter.name, frozen, exporter.open(frozen, folder))
+    report.check("nothing was written")
+    with writing(folder):
+        (folder / REPORT).write_bytes(dump_document(report))
     return report
 
 

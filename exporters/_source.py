@@ -1,5 +1,6 @@
 """A Program as the text of a Python function; what torch and optax have in common."""
 
+import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -10,10 +11,16 @@ from ..program import Dim, Equation, Literal, Operand, Program, Value
 Renderer = Callable[[Equation, list[str], list[bool]], str]
 """From an equation, the texts of its inputs, and whether it may overwrite each, to an expression."""
 
-_VIEWS = frozenset({"reshape", "broadcast", "transpose", "slice", "convert"})
+_VIEWS = frozenset({"reshape", "broadcast", "transpose", "slice", "index", "convert"})
 """Primitives whose result may share memory with their input."""
 
-INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">"}
+INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">=", "eq": "==", "and": "&", "or": "|"}
+
+_CHUNKED = ("param", "grad", "valid", "memory")
+"""Inputs that hold a row for each chunk; in a phase over chunks, others may hold one row for all of them."""
+
+_LIKE = re.compile(r"\blike\.")
+"""What a table says of dtype and device: those of the floating-point inputs."""
 
 _WIDTH = 72
 
@@ -63,27 +70,32 @@ def render(program: Program, table: Mapping[str, Renderer], target: str, array: 
         uses[operand] = uses.get(operand, 0) + 1
     texts: dict[Operand, str] = {value: f'weights["{value.name}"]' for value in program.weights}
     spare: set[Operand] = set()
-    taken = {"weights", "inputs", "rows", target, "jnp", *table}
-    lines = []
+    taken = {"weights", "inputs", "rows", "like", target, "jnp", *table}
+    lines: list[str] = []
     for value in program.inputs:
         texts[value] = _identifier(value, taken)
         lines.append(f'{texts[value]} = inputs["{value.name}"]')
     if any(e.primitive == "broadcast" and not _is_sized(e.output.shape) for e in program.equations):
-        sized = next(value for value in program.inputs if not _is_sized(value.shape))
+        free = [value for value in program.inputs if not _is_sized(value.shape)]
+        sized = next(filter(is_chunked, free), free[0])
         lines.append(f"rows = {texts[sized]}.shape[{sized.shape.index('rows')}]")
     for equation in program.equations:
         if equation.primitive not in table:
             raise unsupported(equation, target, table)
         inputs = [number(o) if isinstance(o, Literal) else texts[o] for o in equation.inputs]
-        overwritable = [o in spare and o.shape == equation.output.shape for o in equation.inputs]
+        overwritable = [o in spare and _is_like(o, equation.output) for o in equation.inputs]
         text = table[equation.primitive](equation, inputs, overwritable)
-        if uses.get(equation.output, 0) == 1 and equation.primitive not in _VIEWS:
+        is_view = equation.primitive in _VIEWS or len(equation.inputs) == 1 and equation.primitive == "einsum"
+        if uses.get(equation.output, 0) == 1 and not is_view:
             spare.add(equation.output)
         if uses.get(equation.output, 0) == 1 and len(text) <= _WIDTH:
             texts[equation.output] = text
         else:
             texts[equation.output] = _identifier(equation.output, taken)
             lines.append(f"{texts[equation.output]} = {bare(text)}")
+    if any(_LIKE.search(line) for line in (*lines, *texts.values())):
+        floating = (texts[value] for value in program.inputs if value.dtype.startswith("float"))
+        lines.insert(len(program.inputs), f"like = {next(floating, 'next(iter(weights.values()))')}")
     lines.append("return {")
     for name, operand in program.outputs:
         lines.append(f'    "{name}": {number(operand) if isinstance(operand, Literal) else bare(texts[operand])},')
@@ -91,6 +103,15 @@ def render(program: Program, table: Mapping[str, Renderer], target: str, array: 
     body = "\n".join(f"    {line}" for line in lines)
     rows = f"Mapping[str, {array}]"
     return f"def {program.name}(weights: {rows}, inputs: {rows}) -> dict[str, {array}]:\n{body}\n"
+
+
+def is_chunked(value: Value) -> bool:
+    """Whether an input of a phase over chunks holds a row for each chunk."""
+    return value.name.partition(".")[0] in _CHUNKED
+
+
+def _is_like(operand: Operand, output: Value) -> bool:
+    return operand.shape == output.shape and operand.dtype == output.dtype
 
 
 def _is_sized(shape: tuple[Dim, ...]) -> bool:

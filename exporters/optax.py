@@ -1,5 +1,6 @@
 """The optax target: a package with a gradient transformation, and the phases as plain jax.numpy code."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -15,6 +16,10 @@ from ..program import CompiledCell, Equation
 from ._package import load_package, package_name, phases_source, write_package
 from ._protocol import AbstractExporter
 from ._source import infix, Renderer, sizes
+from ._unroll import is_pointwise, unroll
+
+_BLOCK_SIZE = 512
+"""In verification: so small that its largest tensor is worked on in blocks."""
 
 _EXAMPLE = """\
 optimizer = mnemosyne(total_steps=1000)
@@ -46,7 +51,7 @@ class OptaxExporter(AbstractExporter):
 
     def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
         imports = "import jax.numpy as jnp\nfrom jax import Array, lax"
-        return phases_source(frozen, compiled, _TABLE, self.name, imports=imports, array="Array")
+        return phases_source(frozen, lowered(compiled), _TABLE, self.name, imports=imports, array="Array")
 
     def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
         return _Artifact(load_package(folder / package_name(frozen)))
@@ -64,7 +69,7 @@ class _Artifact(AbstractArtifact):
         return {key: np.asarray(value) for key, value in outputs.items()}
 
     def start(
-        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int
+        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
     ) -> AbstractRollout:
         optimizer = self.package.mnemosyne(lr=lr, weight_decay=weight_decay, total_steps=total_steps)
         return _Rollout([jnp.asarray(value) for value in params], optimizer)
@@ -88,6 +93,14 @@ class _Rollout(AbstractRollout):
         return [np.asarray(value) for value in self.params]
 
 
+def lowered(compiled: CompiledCell) -> CompiledCell:
+    """The cell as optax runs it: the pass over all coordinates is one loop, if its contractions are small enough."""
+    update = unroll(compiled.programs["update"], compiled.weights)
+    if not is_pointwise(update):
+        return compiled
+    return dataclasses.replace(compiled, programs={**compiled.programs, "update": update})
+
+
 def _call(function: str) -> Renderer:
     return lambda equation, inputs, spare: f"{function}({', '.join(inputs)})"
 
@@ -105,21 +118,40 @@ def _slice(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
     return f"{inputs[0]}[{':, ' * axis}{start}:{stop}]"
 
 
+def _reduce(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    return f"jnp.{equation.params['kind']}({inputs[0]}, axis={equation.params['axes']})"
+
+
+def _einsum(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    return f'jnp.einsum("{equation.params["subscripts"]}", {", ".join(inputs)}, precision="highest")'
+
+
 _TABLE: dict[str, Renderer] = {
-    **{name: _call(f"jnp.{name}") for name in ("abs", "exp", "log", "sqrt", "tanh", "cos")},
+    **{
+        name: _call(f"jnp.{name}")
+        for name in ("abs", "exp", "log", "log1p", "expm1", "sqrt", "tanh", "sin", "cos", "floor", "sign")
+    },
     **{name: infix for name in ("add", "sub", "mul", "div", "gt")},
     "neg": _call("jnp.negative"),
     "rsqrt": _call("lax.rsqrt"),
+    "erf": _call("lax.erf"),
+    "is_finite": _call("jnp.isfinite"),
+    "not": _call("jnp.logical_not"),
     "max": _call("jnp.maximum"),
     "min": _call("jnp.minimum"),
+    "pow": _call("jnp.power"),
+    "ge": _call("jnp.greater_equal"),
+    "eq": _call("jnp.equal"),
+    "and": _call("jnp.logical_and"),
+    "or": _call("jnp.logical_or"),
     "select": _call("jnp.where"),
     "convert": lambda equation, inputs, spare: f"{inputs[0]}.astype(jnp.{equation.params['dtype']})",
-    "sum": lambda equation, inputs, spare: f"jnp.sum({inputs[0]}, axis={equation.params['axes']})",
+    "reduce": _reduce,
     "reshape": lambda equation, inputs, spare: f"{inputs[0]}.reshape{sizes(equation.output.shape, '-1')}",
     "broadcast": _broadcast,
     "transpose": lambda equation, inputs, spare: f"{inputs[0]}.transpose({equation.params['permutation']})",
     "concatenate": _concatenate,
     "slice": _slice,
-    "einsum": lambda equation, inputs, spare: f'jnp.einsum("{equation.params["subscripts"]}", {", ".join(inputs)})',
+    "einsum": _einsum,
 }
 """Each primitive of the closed set as a jax.numpy expression."""

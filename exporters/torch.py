@@ -1,6 +1,7 @@
 """The torch target: a package with a `torch.optim.Optimizer`, and the phases as plain torch code."""
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
@@ -8,13 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from .._verify import AbstractArtifact, AbstractRollout
+from .._verify import AbstractArtifact, AbstractRollout, STEP_BOUND, TINY
 from ..artifact import FrozenCell
-from ..errors import MissingExtraError
-from ..program import COMMUTATIVE, CompiledCell, Equation, Literal
+from ..errors import MissingExtraError, MnemoError
+from ..program import CompiledCell, Equation, Literal, Program
+from ._fuse import for_compiler, fuse
 from ._package import load_package, package_name, phases_source, write_package
+from ._per_tensor import separate
 from ._protocol import AbstractExporter
-from ._source import bare, infix, Renderer, sizes
+from ._source import bare, INFIX, Renderer, sizes
+from ._unroll import is_pointwise, unroll
+
+FUSED = ("fused_measure", "fused_update")
+"""Phases in the form that `torch.compile` makes one loop of."""
+
+_BLOCK_SIZE = 512
+"""In verification: so small that its largest tensor is worked on in blocks."""
 
 _EXAMPLE = """\
 optimizer = Mnemosyne(model.parameters(), total_steps=1000)
@@ -45,8 +55,10 @@ class TorchExporter(AbstractExporter):
         )
 
     def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
-        imports = "import torch\nfrom torch import Tensor"
-        return phases_source(frozen, compiled, _TABLE, self.name, imports=imports, array="Tensor")
+        imports = "import torch\nfrom torch import Tensor\n\nfrom ._functions import rational_tanh"
+        programs = lowered(compiled)
+        text = phases_source(frozen, programs, _TABLE, self.name, imports=imports, array="Tensor")
+        return f"{text}\n\nPOINTWISE = {all(is_pointwise(programs.programs[name]) for name in FUSED)}\n"
 
     def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
         try:
@@ -62,21 +74,50 @@ class _Artifact(AbstractArtifact):
 
         self.torch = torch
         self.package = package
-        optimizer = package._optimizer
-        self.phases = optimizer._phases
-        self.weights = optimizer._weights(torch.device("cpu"), torch.float32)
+        self.phases = package._phases
+        self.weights = package._step.weights(torch.device("cpu"), torch.float32)
 
     def phase(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        given = {key: self.torch.tensor(inputs[key]) for key in self.phases.INPUTS[name]}
+        known = {key: self.torch.tensor(value) for key, value in inputs.items()}
         with _one_thread():
-            return {key: value.numpy() for key, value in getattr(self.phases, name)(self.weights, given).items()}
+            if f"prepare_{name}" in self.phases.INPUTS:
+                known.update(self._run(f"prepare_{name}", known))
+            outputs = self._run(name, known)
+            if f"fused_{name}" in self.phases.INPUTS:
+                _check_same(name, outputs, self._run(f"fused_{name}", known))
+        return {key: value.numpy() for key, value in outputs.items()}
+
+    def _run(self, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+        return getattr(self.phases, name)(self.weights, {key: known[key] for key in self.phases.INPUTS[name]})
 
     def start(
-        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int
+        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
     ) -> AbstractRollout:
         tensors = [self.torch.nn.Parameter(self.torch.tensor(value)) for value in params]
-        optimizer = self.package.Mnemosyne(tensors, lr=lr, weight_decay=weight_decay, total_steps=total_steps)
+        optimizer = self.package.Mnemosyne(
+            tensors, lr=lr, weight_decay=weight_decay, total_steps=total_steps, block_size=_BLOCK_SIZE
+        )
         return _Rollout(tensors, optimizer)
+
+
+def _error(given: np.ndarray, expected: np.ndarray) -> float:
+    """‖x − y‖ / ‖y‖ over what is finite; infinite where not the same places are."""
+    is_finite = np.isfinite(expected)
+    if np.any(np.isfinite(given) != is_finite):
+        return np.inf
+    given, expected = given[is_finite], expected[is_finite]
+    return float(np.linalg.norm(given - expected) / (np.linalg.norm(expected) + TINY))
+
+
+def _check_same(name: str, outputs: Mapping[str, Any], fused: Mapping[str, Any]) -> None:
+    """The form of a phase that is for a compiler is held to the other one, which is verified."""
+    for key, value in outputs.items():
+        error = _error(fused[key].double().numpy(), value.double().numpy())
+        if not error <= STEP_BOUND:
+            raise MnemoError(
+                f"the torch export does not compute what the cell computes: its fused {name} is off by {error:.1e} in "
+                f"{key} where {STEP_BOUND:.0e} is allowed; nothing was written"
+            )
 
 
 @contextlib.contextmanager
@@ -105,6 +146,22 @@ class _Rollout(AbstractRollout):
         return [tensor.detach().numpy().copy() for tensor in self.tensors]
 
 
+def lowered(compiled: CompiledCell) -> CompiledCell:
+    """The cell as torch runs it: what a phase over chunks computes of its tensor alone is a phase of its own before it,
+    and sums of products are single operations."""
+    programs: dict[str, Program] = {}
+    for name, program in compiled.programs.items():
+        first, rest = (None, program) if name == "recall" else separate(program, compiled.chunk_length)
+        if first is not None:
+            programs[first.name] = first
+        programs[name] = fuse(rest)
+        if name in ("measure", "update"):
+            programs[f"fused_{name}"] = dataclasses.replace(
+                for_compiler(unroll(rest, compiled.weights)), name=f"fused_{name}"
+            )
+    return dataclasses.replace(compiled, programs=programs)
+
+
 def _call(function: str) -> Renderer:
     return lambda equation, inputs, spare: f"torch.{function}({', '.join(inputs)})"
 
@@ -116,32 +173,64 @@ def _unary(function: str) -> Renderer:
     return text
 
 
+def _infix(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    return f"({inputs[0]} {INFIX[equation.primitive]} {inputs[1]})"
+
+
 def _arithmetic(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
     """In place where an operand is not needed again: a third of the memory is not touched."""
     left, right = inputs
     if spare[0]:
         return f"{left}.{equation.primitive}_({bare(right)})"
-    if spare[1] and equation.primitive in COMMUTATIVE:
+    if spare[1] and equation.primitive in ("add", "mul"):
         return f"{right}.{equation.primitive}_({bare(left)})"
-    return infix(equation, inputs, spare)
+    return _infix(equation, inputs, spare)
+
+
+def _power(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    return f"{inputs[0]}.pow_({bare(inputs[1])})" if spare[0] else f"torch.pow({', '.join(inputs)})"
 
 
 def _extreme(function: str, bound: str) -> Renderer:
     def text(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
-        if isinstance(equation.inputs[1], Literal):
-            if spare[0]:
-                return f"{inputs[0]}.clamp_({bound}={inputs[1]})"
-            return f"torch.clamp({inputs[0]}, {bound}={inputs[1]})"
+        for place in (0, 1):
+            if isinstance(equation.inputs[1 - place], Literal):
+                if spare[place]:
+                    return f"{inputs[place]}.clamp_({bound}={inputs[1 - place]})"
+                return f"torch.clamp({inputs[place]}, {bound}={inputs[1 - place]})"
         return f"torch.{function}({', '.join(inputs)})"
 
     return text
 
 
+def _select(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    text = f"torch.where({', '.join(map(bare, inputs))})"
+    # Of two numbers torch makes an array of its default dtype.
+    are_numbers = all(isinstance(operand, Literal) for operand in equation.inputs[1:])
+    return f"{text}.to({_dtype(equation)})" if are_numbers else text
+
+
+def _dtype(equation: Equation) -> str:
+    """Floating-point arithmetic is in the dtype of the weights, float32 or float64."""
+    dtype = equation.output.dtype
+    return "like.dtype" if dtype == "float32" else f"torch.{dtype}"
+
+
+def _reduce(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    kind, axes = equation.params.get("kind", "sum"), equation.params["axes"]
+    if not axes:
+        return inputs[0]
+    function = {"sum": "sum", "max": "amax", "min": "amin"}[kind]
+    # Integers would be summed in 64 bits.
+    cast = f", dtype=torch.{equation.output.dtype}" if kind == "sum" and "float" not in equation.output.dtype else ""
+    return f"torch.{function}({bare(inputs[0])}, dim={axes}{cast})"
+
+
 def _broadcast(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
     shape = sizes(equation.output.shape, "rows")
     if isinstance(equation.inputs[0], Literal):
-        return f"next(iter(inputs.values())).new_full({shape}, {inputs[0]}, dtype=torch.{equation.output.dtype})"
-    return f"{inputs[0]}.expand{shape}"
+        return f"torch.full({shape}, {inputs[0]}, dtype={_dtype(equation)}, device=like.device)"
+    return f"{inputs[0]}.expand({shape})"
 
 
 def _slice(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
@@ -149,20 +238,70 @@ def _slice(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
     return f"{inputs[0]}[{':, ' * axis}{start}:{stop}]"
 
 
+def _einsum(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    """A matrix on the first axis needs no more than a product of two matrices."""
+    subscripts = equation.params["subscripts"]
+    operands, _, result = subscripts.partition("->")
+    letters = operands.split(",")
+    is_product = (
+        len(letters) == 2
+        and len(letters[0]) == 2
+        and len(letters[1]) > 1
+        and letters[0][1] == letters[1][0]
+        and result == letters[0][0] + letters[1][1:]
+        and "rows" not in equation.inputs[0].shape
+    )
+    if is_product:
+        columns = f"{inputs[1]}.reshape({equation.inputs[1].shape[0]}, -1)"
+        return f"torch.mm({inputs[0]}, {columns}).reshape{sizes(equation.output.shape, '-1')}"
+    return f'torch.einsum("{subscripts}", {", ".join(inputs)})'
+
+
+def _addcmul(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    start, left, right = map(bare, inputs)
+    value = equation.params["value"]
+    factor = "" if value == 1 else f", value={_decimal(value)}"
+    if spare[0]:
+        return f"{inputs[0]}.addcmul_({left}, {right}{factor})"
+    return f"torch.addcmul({start}, {left}, {right}{factor})"
+
+
+def _add_scaled(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    alpha = _decimal(equation.params["alpha"])
+    if spare[0]:
+        return f"{inputs[0]}.add_({bare(inputs[1])}, alpha={alpha})"
+    return f"torch.add({bare(inputs[0])}, {bare(inputs[1])}, alpha={alpha})"
+
+
+def _decimal(value: float) -> str:
+    return str(np.float32(value))
+
+
 _TABLE: dict[str, Renderer] = {
-    **{name: _unary(name) for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "cos")},
+    **{name: _unary(name) for name in ("neg", "abs", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "tanh", "sin")},
+    **{name: _unary(name) for name in ("cos", "erf", "floor", "sign")},
     **{name: _arithmetic for name in ("add", "sub", "mul", "div")},
-    "gt": infix,
+    **{name: _infix for name in ("gt", "ge", "eq", "and", "or")},
+    "is_finite": _call("isfinite"),
+    "not": _call("logical_not"),
+    "pow": _power,
     "max": _extreme("maximum", "min"),
     "min": _extreme("minimum", "max"),
-    "select": _call("where"),
-    "convert": lambda equation, inputs, spare: f"{inputs[0]}.to(torch.{equation.params['dtype']})",
-    "sum": lambda equation, inputs, spare: f"torch.sum({inputs[0]}, dim={equation.params['axes']})",
-    "reshape": lambda equation, inputs, spare: f"{inputs[0]}.reshape{sizes(equation.output.shape, '-1')}",
+    "select": _select,
+    "convert": lambda equation, inputs, spare: f"{inputs[0]}.to({_dtype(equation)})",
+    "reduce": _reduce,
+    "sum": _reduce,
+    "reshape": lambda equation, inputs, spare: f"{inputs[0]}.reshape({sizes(equation.output.shape, '-1')})",
     "broadcast": _broadcast,
     "transpose": lambda equation, inputs, spare: f"{inputs[0]}.permute({equation.params['permutation']})",
     "concatenate": lambda equation, inputs, spare: f"torch.cat([{', '.join(inputs)}], dim={equation.params['axis']})",
     "slice": _slice,
-    "einsum": lambda equation, inputs, spare: f'torch.einsum("{equation.params["subscripts"]}", {", ".join(inputs)})',
+    "einsum": _einsum,
+    "rational_tanh": lambda equation, inputs, spare: f"rational_tanh({bare(inputs[0])})",
+    "index": lambda equation, inputs, spare: (
+        f"{inputs[0]}[{':, ' * equation.params['axis']}{equation.params['place']}]"
+    ),
+    "addcmul": _addcmul,
+    "add_scaled": _add_scaled,
 }
-"""Each primitive of the closed set as a torch expression."""
+"""Each primitive of the closed set, and what is made of several of them, as a torch expression."""

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from mnemo_compile import _step
-from mnemo_compile.cell import AbstractCell, build_cell
+from mnemo_compile.cell import AbstractCell
 
 from ._config import RunConfig
 from ._data import digits
@@ -66,7 +66,7 @@ class MetaStep:
 
     def __init__(self, config: RunConfig):
         self.config = config
-        self.template = build_cell(config.cell)
+        self.template = config.cell.build()
         weights, self._static = eqx.partition(self.template, eqx.is_array)
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(config.outer.clip), optax.adam(config.outer.learning_rate)

@@ -215,7 +215,6 @@ def _freeze(
     )
     return freeze(
         machine.cell(state.best),
-        config.cell,
         name=f"{config.cell.kind}-{config.preset}",
         version="0.0.0",
         training=training,

@@ -10,16 +10,27 @@ optimizer = Mnemosyne(model.parameters())
 Importing this package imports neither JAX nor torch nor onnx; each is imported by the first function that needs it.
 """
 
+import importlib
 from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._facade import export as export, to_optax as to_optax, to_torch as to_torch
     from ._refs import load as load
-    from .artifact import FrozenCell as FrozenCell
+    from .artifact import freeze as freeze, FrozenCell as FrozenCell, save as save
 
     __version__: str
 
-__all__ = ["FrozenCell", "__version__", "export", "load", "to_optax", "to_torch"]
+_HOMES = {
+    "FrozenCell": ".artifact",
+    "export": "._facade",
+    "freeze": ".artifact",
+    "load": "._refs",
+    "save": ".artifact",
+    "to_optax": "._facade",
+    "to_torch": "._facade",
+}
+
+__all__ = ["FrozenCell", "__version__", "export", "freeze", "load", "save", "to_optax", "to_torch"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,18 +38,8 @@ def __getattr__(name: str) -> Any:
         from ._version import version
 
         return version()
-    if name == "FrozenCell":
-        from .artifact import FrozenCell
-
-        return FrozenCell
-    if name == "load":
-        from ._refs import load
-
-        return load
-    if name in __all__:
-        from . import _facade
-
-        return getattr(_facade, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

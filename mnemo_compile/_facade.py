@@ -5,18 +5,18 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, TYPE_CHECKING
 
-from ._refs import load
+from ._refs import load, Ref
 
 if TYPE_CHECKING:
     from ._verify import VerificationReport
 
 
-def to_torch(ref: str | os.PathLike[str], *, zoo: str | None = None) -> type[Any]:
+def to_torch(ref: Ref, *, zoo: str | None = None) -> type[Any]:
     """A cell as a subclass of `torch.optim.Optimizer`.
 
     **Arguments:**
 
-    - `ref`: `name`, `name@1.2.0`, `name@^1`, or the folder of a bundle or of a run.
+    - `ref`: `name`, `name@1.2.0`, `name@^1`, the folder of a bundle or of a run, or a [`FrozenCell`][].
     - `zoo`: the folder or URL of a zoo; without one, that of this package.
 
     **Returns:**
@@ -28,7 +28,7 @@ def to_torch(ref: str | os.PathLike[str], *, zoo: str | None = None) -> type[Any
     return torch_class(load(ref, zoo))
 
 
-def to_optax(ref: str | os.PathLike[str], *, zoo: str | None = None) -> Callable[..., Any]:
+def to_optax(ref: Ref, *, zoo: str | None = None) -> Callable[..., Any]:
     """A cell as a function that makes an `optax.GradientTransformation`.
 
     **Arguments:** those of [`to_torch`][].
@@ -43,7 +43,7 @@ def to_optax(ref: str | os.PathLike[str], *, zoo: str | None = None) -> Callable
 
 
 def export(
-    ref: str | os.PathLike[str],
+    ref: Ref,
     target: str | Sequence[str],
     out: str | os.PathLike[str],
     *,
@@ -54,7 +54,7 @@ def export(
     **Arguments:**
 
     - `ref`, `zoo`: those of [`to_torch`][].
-    - `target`: `onnx`, `torch`, `optax` or `all`, or several of them.
+    - `target`: `onnx`, `torch`, `optax`, `stablehlo` or `all`, or several of them.
     - `out`: the folder that gets one folder a target.
 
     **Returns:**

@@ -6,19 +6,24 @@ import pathlib
 from .artifact import FrozenCell, load_bundle, MANIFEST_FILE
 from .errors import MnemoError
 
+Ref = str | os.PathLike[str] | FrozenCell
+"""How a user names a cell."""
+
 RUN_BUNDLE = "bundle"
 """The folder in a run's folder that holds what was frozen."""
 
 
-def load(ref: str | os.PathLike[str], zoo: str | None = None) -> FrozenCell:
+def load(ref: Ref, zoo: str | None = None) -> FrozenCell:
     """Loads a frozen cell, checking every byte of it.
 
     **Arguments:**
 
     - `ref`: `name`, `name@1.2.0`, `name@^1`, or the folder of a bundle or of a run. A name that the zoo has is taken
-        from the zoo even where a folder is called the same; write `./name` for the folder.
+        from the zoo even where a folder is called the same; write `./name` for the folder. A frozen cell is itself.
     - `zoo`: the folder or URL of a zoo; without one, that of this package.
     """
+    if isinstance(ref, FrozenCell):
+        return ref
     from .zoo import is_reference, open_zoo, parse_reference
 
     text = os.fspath(ref)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mnemo_compile.artifact import freeze, FrozenCell, save, Training
-from mnemo_compile.cell import build_cell, cell_config, cell_weights, with_weights
+from mnemo_compile.cell import cell_config, cell_weights, with_weights
 
-SMALL = {"kind": "mnemosyne", "token": 4, "meta_tokens": 1, "random_features": 2, "context": 4, "hidden": 2}
+SMALL = {"kind": "mnemosyne", "token": 4, "meta_tokens": 2, "random_features": 2, "context": 4, "hidden": 2}
 """A cell with as few weights as one can have."""
 
 Freeze = Callable[..., FrozenCell]
@@ -18,8 +18,7 @@ Freeze = Callable[..., FrozenCell]
 @pytest.fixture(scope="session")
 def freeze_small() -> Freeze:
     """Freezes a small cell with random weights: `freeze_small(seed, name=…, version=…)`."""
-    config = cell_config(SMALL)
-    template = build_cell(config)
+    template = cell_config(SMALL).build()
 
     def freeze_seeded(seed: int = 0, name: str = "small-cell", version: str = "1.0.0") -> FrozenCell:
         random = np.random.default_rng(seed)
@@ -35,7 +34,7 @@ def freeze_small() -> Freeze:
             families=("mlp", "convolution"),
             figures={"validation loss": 0.25},
         )
-        return freeze(with_weights(template, weights), config, name=name, version=version, training=training)
+        return freeze(with_weights(template, weights), name=name, version=version, training=training)
 
     return freeze_seeded
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from mnemo_compile import _step
 from mnemo_compile._layout import Layout
-from mnemo_compile.cell import AbstractCell, build_cell, cell_config
+from mnemo_compile.cell import AbstractCell, cell_config
 
 
 @functools.cache
 def learned_cell(seed: int = 0, kernel: str = "positive") -> AbstractCell:
     """A Mnemosyne whose networks say something: the initial weights with noise on all of them."""
-    cell = build_cell(cell_config({"kind": "mnemosyne", "kernel": kernel}))
+    cell = cell_config({"kind": "mnemosyne", "kernel": kernel}).build()
     leaves, structure = jax.tree.flatten(cell)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     noisy = [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]

@@ -1,6 +1,7 @@
 """A frozen cell as a folder of three files. Nothing in it is ever executed or unpickled."""
 
 import hashlib
+import os
 import pathlib
 
 import numpy as np
@@ -8,7 +9,7 @@ import pydantic
 import safetensors
 import safetensors.numpy
 
-from ..cell import build_cell, cell_config, cell_weights, CellConfig
+from ..cell import AbstractCellConfig, cell_config, cell_weights
 from ..errors import MnemoError
 from ._digest import canonical_digest
 from ._document import dump_document, first_problem, read_document
@@ -33,7 +34,7 @@ def bundle_bytes(frozen: FrozenCell) -> dict[BundleFile, bytes]:
     return {**files, MANIFEST_FILE: dump_document(manifest.model_copy(update={"checksum": checksum}))}
 
 
-def save(frozen: FrozenCell, folder: pathlib.Path) -> None:
+def save(frozen: FrozenCell, folder: str | os.PathLike[str]) -> None:
     """Writes a bundle: the folder appears whole or not at all.
 
     **Arguments:**
@@ -43,7 +44,7 @@ def save(frozen: FrozenCell, folder: pathlib.Path) -> None:
         [`MnemoError`][].
     """
     content = bundle_bytes(frozen)
-    with staged_folder(folder, replaceable=BUNDLE_FILES) as staging:
+    with staged_folder(pathlib.Path(folder), replaceable=BUNDLE_FILES) as staging:
         for name in BUNDLE_FILES:
             write_file(staging / name, content[name])
 
@@ -100,9 +101,9 @@ def _read_weights(raw: bytes, path: pathlib.Path) -> dict[str, np.ndarray]:
         raise MnemoError(f"{path} is not a complete safetensors file ({error}); get it again from its source") from None
 
 
-def _check_weights(config: CellConfig, weights: dict[str, np.ndarray], path: pathlib.Path) -> int:
+def _check_weights(config: AbstractCellConfig, weights: dict[str, np.ndarray], path: pathlib.Path) -> int:
     """Compares the weights with what the configuration asks for; returns the bytes of state a parameter."""
-    cell = build_cell(config)
+    cell = config.build()
     expected = cell_weights(cell)
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:

@@ -7,12 +7,12 @@ import numpy as np
 import pydantic
 import safetensors.numpy
 
-from ..cell import AbstractCell, build_cell, cell_config, cell_weights, CellConfig, with_weights
+from ..cell import AbstractCell, AbstractCellConfig, cell_config, cell_weights, with_weights
 from ..errors import MnemoError, UsageError
 from ._digest import canonical_digest
 from ._document import AbstractDocument, dump_document, first_problem
 from ._files import record_of
-from ._manifest import Manifest, Training
+from ._manifest import Manifest, Training, UNTRAINED
 from ._names import CELL_FILE, DataFile, WEIGHTS_FILE
 
 FLOAT_BYTES = 4
@@ -36,7 +36,7 @@ class FrozenCell:
     - `manifest`: its name, version, digest and origin.
     """
 
-    config: CellConfig
+    config: AbstractCellConfig
     weights: dict[str, np.ndarray]
     manifest: Manifest
 
@@ -57,10 +57,10 @@ class FrozenCell:
 
     def cell(self) -> AbstractCell:
         """The cell with these weights."""
-        return with_weights(build_cell(self.config), self.weights)
+        return with_weights(self.config.build(), self.weights)
 
 
-def config_data(config: CellConfig) -> dict[str, Any]:
+def config_data(config: AbstractCellConfig) -> dict[str, Any]:
     """A configuration as plain JSON data."""
     return config.model_dump(mode="json")
 
@@ -70,7 +70,7 @@ def state_bytes(cell: AbstractCell) -> int:
     return FLOAT_BYTES * sum(slot.size for slot in cell.memory_slots)
 
 
-def serialise(config: CellConfig, weights: dict[str, np.ndarray]) -> dict[DataFile, bytes]:
+def serialise(config: AbstractCellConfig, weights: dict[str, np.ndarray]) -> dict[DataFile, bytes]:
     """The bytes of cell.json and weights.safetensors; the same for the same cell."""
     ordered = {name: np.asarray(weights[name], order="C") for name in sorted(weights)}
     return {
@@ -80,14 +80,13 @@ def serialise(config: CellConfig, weights: dict[str, np.ndarray]) -> dict[DataFi
 
 
 def freeze(
-    cell: AbstractCell, config: CellConfig, *, name: str, version: str, training: Training, license: str = "Apache-2.0"
+    cell: AbstractCell, *, name: str, version: str, training: Training = UNTRAINED, license: str = "Apache-2.0"
 ) -> FrozenCell:
     """Freezes a cell.
 
     **Arguments:**
 
-    - `cell`: the meta-trained cell.
-    - `config`: the configuration that it was built from.
+    - `cell`: the cell, meta-trained or not; its `config` is of a kind that is registered.
     - `name`, `version`: what it will be called; lower-case words joined by hyphens, and MAJOR.MINOR.PATCH.
     - `training`: how it came about.
     - `license`: of the weights, as an SPDX expression.
@@ -97,6 +96,7 @@ def freeze(
     The frozen cell. Weights that are not finite raise [`MnemoError`][], a name or version that cannot be one
     [`UsageError`][].
     """
+    config = cell.config
     weights = {key: np.array(value) for key, value in cell_weights(cell).items()}
     broken = next((key for key in sorted(weights) if not np.all(np.isfinite(weights[key]))), None)
     if broken is not None:

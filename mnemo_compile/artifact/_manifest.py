@@ -39,6 +39,18 @@ class Training(pydantic.BaseModel):
     libraries: dict[Text, Text] = pydantic.Field(default_factory=library_versions)
 
 
+UNTRAINED = Training(
+    command="none: its weights are those of its configuration",
+    preset="none",
+    seed=0,
+    meta_steps=0,
+    minutes=0,
+    families=(),
+    figures={},
+)
+"""Of a cell that no meta-training has changed."""
+
+
 class Manifest(AbstractDocument):
     """The content of manifest.json."""
 

@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float
@@ -44,6 +44,8 @@ class AbstractCell(eqx.Module):
     The step is `param - lr * (scale * direction + weight_decay * param)`.
     """
 
+    config: eqx.AbstractVar[Any]
+    """The `AbstractCellConfig` that the cell was built from."""
     chunk_length: eqx.AbstractVar[int]
     """Coordinates in a chunk (L)."""
     sample_chunks: eqx.AbstractVar[int]

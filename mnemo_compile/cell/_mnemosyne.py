@@ -10,23 +10,21 @@ import pydantic
 from jaxtyping import Array, Bool, Float
 
 from ._abstract import AbstractCell, MemorySlot, Rows
+from ._config import AbstractCellConfig, register_cell, Size
 from ._features import Kernel
 from ._memory import AssociativeMemory, discount, log_rate
+from ._moments import sum_of_squares
 from ._pooling import ChunkEncoder, dense, TensorPooling
 
-Size = Annotated[int, pydantic.Field(ge=1, le=4096)]
 Fraction = Annotated[float, pydantic.Field(gt=0, lt=1)]
 Bound = Annotated[float, pydantic.Field(ge=0, le=4)]
 
 
-class MnemosyneConfig(pydantic.BaseModel):
+@register_cell
+class MnemosyneConfig(AbstractCellConfig):
     """What determines a Mnemosyne cell before meta-training: sizes, priors, bounds."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
     kind: Literal["mnemosyne"] = "mnemosyne"
-    chunk_length: Size = 32
-    sample_chunks: Size = 16
     token: Size = 8
     """Length of chunk tokens and meta-tokens."""
     meta_tokens: Size = 2
@@ -50,12 +48,12 @@ class MnemosyneConfig(pydantic.BaseModel):
     """The learned factor of the step lies within exp(±step_bound)."""
     bend_bound: Bound = 0.5
     """Learned coefficients of the direction stay within this of the prior's."""
-    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
-    """Seed of the initial weights and of the random features."""
+
+    def build(self) -> "Mnemosyne":
+        return Mnemosyne(self)
 
 
 TINY = 1e-36
-LARGEST_SQUARE = 1e34
 WARM_UP = 0.02
 """Share of the horizon over which the step grows; without a horizon it grows over `WARM_UP_STEPS`."""
 WARM_UP_STEPS = 20.0
@@ -134,12 +132,7 @@ class Mnemosyne(AbstractCell):
         }
 
     def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, " chunks"]]:
-        square = jnp.sum(grad * grad, axis=1)
-        # Larger ones could overflow the discounted sum of squares steps later: they count as not finite.
-        return {
-            "square": jnp.where(square < LARGEST_SQUARE, square, jnp.inf),
-            "absolute": jnp.sum(jnp.abs(grad), axis=1),
-        }
+        return {"square": sum_of_squares(grad), "absolute": jnp.sum(jnp.abs(grad), axis=1)}
 
     def encode(
         self,

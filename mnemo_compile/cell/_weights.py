@@ -19,9 +19,19 @@ def dotted(path: tuple[Any, ...]) -> str:
 
 
 def cell_weights(cell: AbstractCell) -> dict[str, np.ndarray]:
-    """The arrays of a cell by their dotted names, in the order of the module's fields."""
+    """The arrays of a cell by their dotted names, in the order of the module's fields.
+
+    One that is not float32 raises [`MnemoError`][].
+    """
     leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(cell, eqx.is_array))
-    return {dotted(path): np.asarray(leaf) for path, leaf in leaves}
+    weights = {dotted(path): np.asarray(leaf) for path, leaf in leaves}
+    for name, array in weights.items():
+        if array.dtype != np.float32:
+            raise MnemoError(
+                f"the weight {name} of {type(cell).__name__} is {array.dtype}; weights are float32, so convert it "
+                "where the cell is built"
+            )
+    return weights
 
 
 def with_weights(cell: CellT, weights: Mapping[str, Any]) -> CellT:

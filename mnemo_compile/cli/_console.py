@@ -2,13 +2,16 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TYPE_CHECKING
 
 import rich.console
 import rich.markup
 import rich.table
 import rich_click as click
+
+if TYPE_CHECKING:
+    from .._verify import VerificationReport
 
 json_option: Callable[..., Any] = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 zoo_option: Callable[..., Any] = click.option(
@@ -39,4 +42,19 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(rich.markup.escape(name), rich.markup.escape(str(value)))
+    print_table(table)
+
+
+def print_reports(reports: "Sequence[VerificationReport]", as_json: bool) -> None:
+    """How artifacts compare with their cell."""
+    if as_json:
+        print_json([report.model_dump(mode="json") | {"passed": report.passed} for report in reports])
+        return
+    table = rich.table.Table("target", "phase", "largest relative error", "drift at the end", "")
+    for report in reports:
+        for phase, error in [*report.phases.items(), ("step", report.step_error)]:
+            last = phase == "step"
+            verdict = ("agrees" if report.passed else "differs") if last else ""
+            drift = f"{report.drift:.1e}" if last else ""
+            table.add_row(report.target, phase, f"{error:.1e}", drift, verdict, end_section=last)
     print_table(table)

@@ -5,7 +5,7 @@ import pathlib
 import rich_click as click
 
 from ..errors import MnemoError, UsageError
-from ._console import json_option, message, print_facts, print_json, print_table, zoo_option
+from ._console import json_option, message, print_facts, print_json, print_reports, print_table, zoo_option
 
 
 @click.group()
@@ -121,12 +121,18 @@ def publish(
 def verify(ref: str | None, location: str | None, as_json: bool) -> None:
     """Read every file of a zoo, or of one cell, and compare it with what the index promises.
 
+    REF may also be the folder of an export, such as build or build/torch: then the verification that it passed when it
+    was written is run again, here. That runs the code of an exported Python package.
+
     \b
     Example:
-      mnemo zoo verify mnemosyne-tiny@^1
+      mnemo zoo verify build/torch
     """
-    from ..zoo import open_zoo, parse_reference
+    from ..zoo import is_reference, open_zoo, parse_reference
 
+    if ref is not None and not is_reference(ref) and pathlib.Path(ref).is_dir():
+        verify_exports(pathlib.Path(ref), as_json)
+        return
     opened = open_zoo(location)
     entries = opened.index.entries if ref is None else (opened.index.find(parse_reference(ref)),)
     problems: dict[str, str | None] = {}
@@ -144,3 +150,16 @@ def verify(ref: str | None, location: str | None, as_json: bool) -> None:
     broken = [reference for reference, problem in problems.items() if problem]
     if broken:
         raise MnemoError(f"{len(broken)} of {len(problems)} cells are not what the index promises: {', '.join(broken)}")
+
+
+def verify_exports(folder: pathlib.Path, as_json: bool) -> None:
+    """Runs the verification of the artifacts in a folder again."""
+    from ..exporters import artifacts_in, verify_artifact
+
+    folders = artifacts_in(folder)
+    if not folders:
+        raise MnemoError(f"{folder} holds no export (artifact.json); name a folder that mnemo export wrote")
+    reports = [verify_artifact(each) for each in folders]
+    print_reports(reports, as_json)
+    for report in reports:
+        report.check("export it again")

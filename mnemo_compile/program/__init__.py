@@ -1,25 +1,35 @@
 """The compiler's middle: cells as typed equations, and passes over them."""
 
+from ._canonical import canonicalise as canonicalise
+from ._cost import Cost as Cost, cost as cost
+from ._evaluate import apply as apply, CLOSED_SET as CLOSED_SET, evaluate as evaluate
 from ._passes import (
     COMMUTATIVE as COMMUTATIVE,
     cse as cse,
     dce as dce,
+    fold as fold,
     forget_identities as forget_identities,
+    inline as inline,
     literals_last as literals_last,
     optimise as optimise,
     Pass as Pass,
     PASSES as PASSES,
+    renumber as renumber,
     spread_implicitly as spread_implicitly,
+    stages as stages,
     transpose_in_einsum as transpose_in_einsum,
 )
 from ._phases import (
     compile_cell as compile_cell,
     CompiledCell as CompiledCell,
     flatten as flatten,
+    jaxprs as jaxprs,
     nested as nested,
     phase as phase,
     phase_inputs as phase_inputs,
     PHASES as PHASES,
+    traced_phases as traced_phases,
+    Watch as Watch,
 )
 from ._program import (
     Dim as Dim,

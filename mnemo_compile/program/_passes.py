@@ -1,41 +1,91 @@
 """Passes: pure functions from a Program to one that means the same and is easier to emit."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
+from ._canonical import canonicalise
+from ._evaluate import apply, CLOSED_SET
 from ._program import Dim, Equation, Literal, Operand, Program, Value
+from ._rewrite import Replacement, rewrite, Rewriter
 
 Pass = Callable[[Program], Program]
 
 ELEMENTWISE = frozenset(
-    ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "cos")
-    + ("add", "sub", "mul", "div", "max", "min", "gt", "select", "convert")
+    ("neg", "abs", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "tanh", "sin", "cos", "erf", "floor", "sign")
+    + ("is_finite", "not", "add", "sub", "mul", "div", "max", "min", "pow", "gt", "ge", "eq", "and", "or")
+    + ("select", "convert")
 )
 """Primitives that work on each place by itself and spread sizes of one as NumPy does."""
+
+_NUMBERED = re.compile(r"(_\d+)+$")
+"""What tells apart values of one name."""
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
 
 
-def _rewrite(program: Program, rule: Callable[[Equation, Mapping[Value, Equation]], Equation | Operand]) -> Program:
-    """Applies a rule to each equation, in order. It gives an equation, or an operand that stands for the result."""
-    replaced: dict[Value, Operand] = {}
-    makers: dict[Value, Equation] = {}
-    equations: list[Equation] = []
+def inline(program: Program) -> Program:
+    """Puts what is called in the place of each call."""
 
-    def current(operand: Operand) -> Operand:
-        return replaced.get(operand, operand) if isinstance(operand, Value) else operand
+    def rule(rewriter: Rewriter, equation: Equation) -> Replacement:
+        if equation.body is None:
+            return equation
+        body = inline(equation.body)
+        known: dict[Operand, Operand] = dict(zip(body.inputs, equation.inputs, strict=True))
+        known.update((value, rewriter.weight(value.name, body.arrays[value.name])) for value in body.weights)
+        for inner in body.equations:
+            outputs = tuple(dataclasses.replace(value, name=rewriter.new_name(value.name)) for value in inner.outputs)
+            inputs = tuple(known.get(operand, operand) for operand in inner.inputs)
+            known.update(zip(inner.outputs, outputs, strict=True))
+            rewriter.append(dataclasses.replace(inner, inputs=inputs, outputs=outputs))
+        return tuple(known.get(operand, operand) for _, operand in body.outputs)
 
-    for equation in program.equations:
-        renamed = dataclasses.replace(equation, inputs=tuple(map(current, equation.inputs)))
-        result = rule(renamed, makers)
-        if isinstance(result, Equation):
-            makers.update((output, result) for output in result.outputs)
-            equations.append(result)
-        else:
-            replaced[equation.output] = result
-    outputs = tuple((name, current(operand)) for name, operand in program.outputs)
-    return dataclasses.replace(program, equations=tuple(equations), outputs=outputs)
+    return Rewriter(program).run(rule)
+
+
+def fold(program: Program) -> Program:
+    """Computes what depends on weights alone, in float64 and rounded at the end; it becomes a weight `derived.…`."""
+    rewriter = Rewriter(program)
+    folded: dict[Operand, np.ndarray] = {}
+
+    def known(operand: Operand) -> np.ndarray | None:
+        if isinstance(operand, Literal):
+            return np.asarray(operand.value, operand.dtype)
+        return folded.get(operand, rewriter.arrays.get(operand.name))
+
+    def said(operand: Operand) -> Operand:
+        """The operand, as a weight or a literal where it was folded."""
+        if operand not in folded or not isinstance(operand, Value):
+            return operand
+        array = folded[operand].astype(operand.dtype)
+        if array.ndim == 0 and operand in of_code:
+            return Literal(array.item(), operand.dtype)
+        return rewriter.weight(f"derived.{_NUMBERED.sub('', operand.name)}", array)
+
+    of_code: set[Operand] = set()
+
+    def rule(rewriter: Rewriter, equation: Equation) -> Replacement:
+        arrays = [known(operand) for operand in equation.inputs]
+        output = equation.output
+        is_sized = all(isinstance(size, int) for size in output.shape)
+        if equation.primitive not in CLOSED_SET or not is_sized or any(array is None for array in arrays):
+            return dataclasses.replace(equation, inputs=tuple(map(said, equation.inputs)))
+        wide = [_widened(array) for array in arrays if array is not None]
+        folded[output] = apply(equation, wide, dtype=np.float64)
+        if all(isinstance(operand, Literal) or operand in of_code for operand in equation.inputs):
+            of_code.add(output)
+        return output
+
+    result = rewriter.run(rule)
+    outputs = tuple((name, said(operand)) for name, operand in result.outputs)
+    return dataclasses.replace(result, outputs=outputs, weights=tuple(rewriter.weights), arrays=rewriter.arrays)
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
 
 
 def dce(program: Program) -> Program:
@@ -47,12 +97,14 @@ def dce(program: Program) -> Program:
             kept.append(equation)
             needed.update(equation.inputs)
     sized = any(equation.primitive == "broadcast" for equation in kept)
+    weights = tuple(value for value in program.weights if value in needed)
     inputs = tuple(value for value in program.inputs if value in needed)
     return dataclasses.replace(
         program,
         # A broadcast to the number of rows has to see one input that has them.
         inputs=inputs or program.inputs[:sized],
-        weights=tuple(value for value in program.weights if value in needed),
+        weights=weights,
+        arrays={value.name: program.arrays[value.name] for value in weights},
         equations=tuple(reversed(kept)),
     )
 
@@ -61,43 +113,35 @@ def cse(program: Program) -> Program:
     """Computes once what is computed twice."""
     seen: dict[Any, Value] = {}
 
-    def rule(equation: Equation, makers: Mapping[Value, Equation]) -> Equation | Operand:
-        if len(equation.outputs) != 1:
+    def rule(equation: Equation, makers: Mapping[Value, Equation]) -> Replacement:
+        if equation.primitive not in CLOSED_SET:
             return equation
-        operands = equation.inputs
+        # As text, -0.0 is not 0.0.
+        operands = [(str(operand), operand.dtype) for operand in equation.inputs]
         if equation.primitive in COMMUTATIVE:
-            operands = tuple(sorted(operands, key=str))
-        try:
-            return seen.setdefault(_key(equation, operands), equation.output)
-        except TypeError:
-            return equation
+            operands.sort()
+        key = equation.primitive, tuple(operands), equation.output.shape, tuple(sorted(equation.params.items()))
+        first = seen.setdefault(key, equation.output)
+        return equation if first == equation.output else first
 
-    def only_repeats(equation: Equation, makers: Mapping[Value, Equation]) -> Equation | Operand:
-        first = rule(equation, makers)
-        return equation if first is equation or first == equation.output else first
-
-    return _rewrite(program, only_repeats)
-
-
-def _key(equation: Equation, operands: tuple[Operand, ...]) -> Any:
-    return equation.primitive, operands, equation.output.shape, tuple(sorted(equation.params.items()))
+    return rewrite(program, rule)
 
 
 def literals_last(program: Program) -> Program:
     """Puts the number of a sum, product, minimum or maximum behind the array."""
 
-    def rule(equation: Equation, makers: Mapping[Value, Equation]) -> Equation | Operand:
+    def rule(equation: Equation, makers: Mapping[Value, Equation]) -> Replacement:
         if equation.primitive in COMMUTATIVE and isinstance(equation.inputs[0], Literal):
             return dataclasses.replace(equation, inputs=equation.inputs[::-1])
         return equation
 
-    return _rewrite(program, rule)
+    return rewrite(program, rule)
 
 
 def spread_implicitly(program: Program) -> Program:
     """Lets elementwise equations spread sizes of one themselves."""
 
-    def rule(equation: Equation, makers: Mapping[Value, Equation]) -> Equation | Operand:
+    def rule(equation: Equation, makers: Mapping[Value, Equation]) -> Replacement:
         if equation.primitive not in ELEMENTWISE:
             return equation
         inputs = list(equation.inputs)
@@ -109,7 +153,7 @@ def spread_implicitly(program: Program) -> Program:
                     inputs = narrow
         return dataclasses.replace(equation, inputs=tuple(inputs))
 
-    return _rewrite(program, rule)
+    return rewrite(program, rule)
 
 
 def _spread(shapes: list[tuple[Dim, ...]]) -> tuple[Dim, ...]:
@@ -121,7 +165,7 @@ def _spread(shapes: list[tuple[Dim, ...]]) -> tuple[Dim, ...]:
 def forget_identities(program: Program) -> Program:
     """Removes what changes nothing, and makes one reshape of two."""
 
-    def rule(equation: Equation, makers: Mapping[Value, Equation]) -> Equation | Operand:
+    def rule(equation: Equation, makers: Mapping[Value, Equation]) -> Replacement:
         if equation.primitive == "reshape" and isinstance(equation.inputs[0], Value):
             maker = makers.get(equation.inputs[0])
             if maker is not None and maker.primitive == "reshape":
@@ -140,7 +184,7 @@ def forget_identities(program: Program) -> Program:
                 return operand
         return equation
 
-    return _rewrite(program, rule)
+    return rewrite(program, rule)
 
 
 def transpose_in_einsum(program: Program) -> Program:
@@ -149,7 +193,7 @@ def transpose_in_einsum(program: Program) -> Program:
     for operand in [o for e in program.equations for o in e.inputs] + [operand for _, operand in program.outputs]:
         uses[operand] = uses.get(operand, 0) + 1
 
-    def rule(equation: Equation, makers: Mapping[Value, Equation]) -> Equation | Operand:
+    def rule(equation: Equation, makers: Mapping[Value, Equation]) -> Replacement:
         if equation.primitive == "einsum":
             operands, result = _letters(equation)
             inputs = list(equation.inputs)
@@ -170,7 +214,7 @@ def transpose_in_einsum(program: Program) -> Program:
                 return dataclasses.replace(maker, outputs=equation.outputs, params={"subscripts": subscripts})
         return equation
 
-    return _rewrite(program, rule)
+    return rewrite(program, rule)
 
 
 def _letters(equation: Equation) -> tuple[list[str], str]:
@@ -178,19 +222,54 @@ def _letters(equation: Equation) -> tuple[list[str], str]:
     return operands.split(","), result
 
 
-PASSES: tuple[Pass, ...] = (
-    literals_last,
-    forget_identities,
-    spread_implicitly,
-    transpose_in_einsum,
-    cse,
-    dce,
-)
-"""In the order in which they are applied."""
+def renumber(program: Program) -> Program:
+    """Numbers the values of one name in the order in which they are computed."""
+    taken = {value.name for value in (*program.inputs, *program.weights)}
+    new: dict[Operand, Value] = {}
+
+    def named(value: Value) -> Value:
+        base = _NUMBERED.sub("", value.name)
+        name, count = base, 1
+        while name in taken:
+            count += 1
+            name = f"{base}_{count}"
+        taken.add(name)
+        new[value] = dataclasses.replace(value, name=name)
+        return new[value]
+
+    equations = []
+    for equation in program.equations:
+        inputs = tuple(new.get(operand, operand) for operand in equation.inputs)
+        outputs = tuple(map(named, equation.outputs))
+        equations.append(dataclasses.replace(equation, inputs=inputs, outputs=outputs))
+    outputs = tuple((name, new.get(operand, operand)) for name, operand in program.outputs)
+    return dataclasses.replace(program, equations=tuple(equations), outputs=outputs)
+
+
+PASSES: dict[str, Pass] = {
+    "inline": inline,
+    "canonicalise": canonicalise,
+    "fold": fold,
+    "literals_last": literals_last,
+    "forget_identities": forget_identities,
+    "spread_implicitly": spread_implicitly,
+    "transpose_in_einsum": transpose_in_einsum,
+    "cse": cse,
+    "dce": dce,
+    "renumber": renumber,
+}
+"""By name, in the order in which they are applied."""
+
+
+def stages(program: Program) -> Iterator[tuple[str, Program]]:
+    """The program after each pass, with the pass's name."""
+    for name, apply_pass in PASSES.items():
+        program = apply_pass(program)
+        yield name, program
 
 
 def optimise(program: Program) -> Program:
     """Applies every pass."""
-    for each in PASSES:
-        program = each(program)
+    for _, program in stages(program):
+        pass
     return program

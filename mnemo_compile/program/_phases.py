@@ -1,7 +1,6 @@
 """The five phases of a cell as Programs, with the names that every target and the reference share."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,9 +9,10 @@ import numpy as np
 
 from .. import _step
 from ..cell import AbstractCell, cell_weights, with_weights
-from ._passes import optimise
+from ..errors import MnemoError
+from ._passes import stages
 from ._program import Program, Value
-from ._trace import rows_of, trace
+from ._trace import jaxpr_text, refusals, rows_of, trace
 
 PHASES = ("measure", "encode", "recall", "probe", "update")
 """In the order of a step. Rows of `recall` are tensors, of the others chunks."""
@@ -68,21 +68,23 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 Groups = Mapping[str, Any]
 
+_NO_ROWS: Any = {}
+
 
 def phase(cell: AbstractCell, name: str, x: Groups) -> dict[str, Any]:
     """One phase of the reference: from groups of named rows to named rows."""
+    # A cell without memory, summary, context or state has no rows of that group.
+    x = {**dict.fromkeys(("memory", "summary", "context", "state"), _NO_ROWS), **x}
     chunk = {key: x[key] for key in ("param", "grad", "memory") if key in x}
     match name:
         case "measure":
             return flatten({"moments": cell.measure(x["grad"])})
         case "encode":
-            summary = cell.encode(
-                **chunk, valid=x["valid"], moments=x["moments"], facts=x["facts"], state=x.get("state", {})
-            )
+            summary = cell.encode(**chunk, valid=x["valid"], moments=x["moments"], facts=x["facts"], state=x["state"])
             return flatten({"summary": summary})
         case "recall":
             context, state = _step.recall(
-                cell, x["summary"], x["moments"], x["facts"], x["clock"], x.get("state", {}), x["guard"]
+                cell, x["summary"], x["moments"], x["facts"], x["clock"], x["state"], x["guard"]
             )
             return flatten({"context": context, "state": state})
         case "probe":
@@ -117,39 +119,85 @@ def phase_inputs(cell: AbstractCell) -> dict[str, dict[str, jax.ShapeDtypeStruct
         ("probe", ("param", "grad", "memory", "valid", "context")),
         ("update", ("param", "grad", "memory", "context", "spread", "hyper", "guard")),
     ):
-        inputs[name] = flatten({group: known[group] for group in groups})
-        made = nested(jax.eval_shape(lambda x: phase(cell, name, nested(x)), inputs[name]))
+        inputs[name] = flatten({group: known[group] for group in groups if group in known})
+        with refusals(name):
+            made = nested(jax.eval_shape(lambda x: phase(cell, name, nested(x)), inputs[name]))
         known.update((group, made[group]) for group in ("moments", "summary", "context", "spread") if group in made)
     return inputs
 
 
-def compile_cell(cell: AbstractCell) -> CompiledCell:
-    """Traces and optimises the phases, without what nothing needs."""
+Watch = Callable[[str, str, Program], None]
+"""Called with the name of a phase, that of a pass and the program after it."""
+
+
+def compile_cell(cell: AbstractCell, watch: Watch | None = None) -> CompiledCell:
+    """Traces and optimises the phases, without what nothing needs.
+
+    **Arguments:**
+
+    - `cell`: the cell.
+    - `watch`: sees the program after each pass.
+
+    **Returns:**
+
+    The programs. A cell that cannot be compiled raises [`MnemoError`][] with the line that is the cause.
+    """
     weights = cell_weights(cell)
-    traced = {name: trace(name, _traceable(cell, name), weights, inputs) for name, inputs in phase_inputs(cell).items()}
+    traced = {name: _trace(cell, name, weights, inputs) for name, inputs in phase_inputs(cell).items()}
     needed: set[str] = set()
     optimised: dict[str, Program] = {}
     for name in reversed(PHASES):
-        program = traced[name][0]
-        outputs = tuple((key, operand) for key, operand in program.outputs if _is_lasting(name, key) or key in needed)
+        outputs = tuple(
+            (key, operand) for key, operand in traced[name].outputs if _is_lasting(name, key) or key in needed
+        )
         if outputs:
-            optimised[name] = optimise(dataclasses.replace(program, outputs=outputs))
-            needed.update(value.name for value in optimised[name].inputs)
+            program = dataclasses.replace(traced[name], outputs=outputs)
+            for stage, program in stages(program):
+                if watch is not None:
+                    watch(name, stage, program)
+            optimised[name] = program
+            needed.update(value.name for value in program.inputs)
     programs: dict[str, Program] = {}
-    used: dict[str, np.ndarray] = {}
+    weights = {}
     for name in reversed(optimised):
-        program, arrays = optimised[name], traced[name][1]
-        renames = {value: _shared(value, arrays[value.name], used) for value in program.weights}
-        programs[name] = _rename(program, renames)
-        used.update((new.name, arrays[old.name]) for old, new in renames.items())
+        programs[name] = _with_shared_weights(optimised[name], weights)
+        weights.update(programs[name].arrays)
     return CompiledCell(
         programs=programs,
-        weights={name: used[name] for name in sorted(used)},
+        weights={name: weights[name] for name in sorted(weights)},
         initial_state={name: np.asarray(value) for name, value in cell.initial_state().items()},
         chunk_length=cell.chunk_length,
         sample_chunks=cell.sample_chunks,
         memory_slots={slot.name: slot.shape for slot in cell.memory_slots},
     )
+
+
+def traced_phases(cell: AbstractCell) -> dict[str, Program]:
+    """Every phase as it is before any pass."""
+    weights = cell_weights(cell)
+    return {name: _trace(cell, name, weights, inputs) for name, inputs in phase_inputs(cell).items()}
+
+
+def jaxprs(cell: AbstractCell) -> dict[str, str]:
+    """Every phase as JAX prints it."""
+    weights = cell_weights(cell)
+    return {name: jaxpr_text(_traceable(cell, name), weights, inputs) for name, inputs in phase_inputs(cell).items()}
+
+
+def _trace(
+    cell: AbstractCell, name: str, weights: Mapping[str, np.ndarray], inputs: Mapping[str, jax.ShapeDtypeStruct]
+) -> Program:
+    """Traces a phase twice: what has side effects may be another the second time."""
+    first, second = (trace(name, _traceable(cell, name), weights, inputs) for _ in range(2))
+    same = str(first) == str(second) and all(
+        np.array_equal(array, second.arrays[key], equal_nan=True) for key, array in first.arrays.items()
+    )
+    if not same:
+        raise MnemoError(
+            f"the cell's {name} is not the same when it is traced again, so it depends on more than its arguments; "
+            "take out what it counts, draws or reads from elsewhere"
+        )
+    return first
 
 
 def _is_lasting(name: str, output: str) -> bool:
@@ -161,28 +209,29 @@ def _traceable(cell: AbstractCell, name: str) -> Callable[[Mapping[str, Any], Ma
     return lambda weights, inputs: phase(with_weights(cell, weights), name, nested(inputs))
 
 
-def _shared(value: Value, array: np.ndarray, used: Mapping[str, np.ndarray]) -> Value:
-    """The value under a name that no other array has in another phase."""
+def _with_shared_weights(program: Program, others: Mapping[str, np.ndarray]) -> Program:
+    """The program with each weight under a name that no other array has in another phase."""
+    renames: dict[Any, Value] = {}
+    for value in program.weights:
+        array, name, count = program.arrays[value.name], value.name, 1
+        while name in others and not _is_same(others[name], array):
+            count += 1
+            name = f"{value.name}_{count}"
+        renames[value] = dataclasses.replace(value, name=name)
 
-    def digest(array: np.ndarray) -> str:
-        return hashlib.sha256(repr((array.dtype, array.shape)).encode() + array.tobytes()).hexdigest()
-
-    name, count = value.name, 1
-    while name in used and digest(used[name]) != digest(array):
-        count += 1
-        name = f"{value.name}_{count}"
-    return dataclasses.replace(value, name=name)
-
-
-def _rename(program: Program, renames: Mapping[Value, Value]) -> Program:
     def new(operand: Any) -> Any:
         return renames.get(operand, operand)
 
     return dataclasses.replace(
         program,
         weights=tuple(map(new, program.weights)),
+        arrays={new(value).name: program.arrays[value.name] for value in program.weights},
         equations=tuple(
             dataclasses.replace(equation, inputs=tuple(map(new, equation.inputs))) for equation in program.equations
         ),
         outputs=tuple((name, new(operand)) for name, operand in program.outputs),
     )
+
+
+def _is_same(left: np.ndarray, right: np.ndarray) -> bool:
+    return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()

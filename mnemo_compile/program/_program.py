@@ -1,8 +1,10 @@
 """The representation in the middle: a phase as typed equations in static single assignment."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 Dim = int | str
 """A size, or the name of one that is free, such as `rows`."""
@@ -47,7 +49,10 @@ Operand = Value | Literal
 
 @dataclasses.dataclass(frozen=True)
 class Equation:
-    """One operation. `source` is the line of the cell's code that it comes from, such as `_memory.py:54`."""
+    """One operation. `source` is the line of the cell's code that it comes from, such as `_memory.py:54`.
+
+    `params` are plain data, but for the `body` of a `call`, which is a [`Program`][].
+    """
 
     primitive: str
     inputs: tuple[Operand, ...]
@@ -60,8 +65,13 @@ class Equation:
         """The output; every primitive of the closed set has one."""
         return self.outputs[0]
 
+    @property
+    def body(self) -> "Program | None":
+        """What a `call` does."""
+        return self.params.get("body")
+
     def __str__(self) -> str:
-        params = "".join(f", {name}={_show(value)}" for name, value in self.params.items())
+        params = "".join(f", {name}={_show(value)}" for name, value in self.params.items() if name != "body")
         left = ", ".join(f"{output}: {output.type}" for output in self.outputs)
         return f"{left} = {self.primitive}({', '.join(map(str, self.inputs))}{params})"
 
@@ -77,6 +87,7 @@ class Program:
     - `weights`: arrays of the cell, and what depends on nothing else.
     - `equations`: each value is assigned once, before it is used.
     - `outputs`: pairs of name and operand.
+    - `arrays`: what the weights are, by name.
     """
 
     name: str
@@ -84,18 +95,20 @@ class Program:
     weights: tuple[Value, ...]
     equations: tuple[Equation, ...]
     outputs: tuple[tuple[str, Operand], ...]
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def __str__(self) -> str:
         width = max((len(str(equation)) for equation in self.equations), default=0)
-        return "\n".join(
-            [
-                f"program {self.name}",
-                *(f"  input {value}: {value.type}" for value in self.inputs),
-                *(f"  weight {value}: {value.type}" for value in self.weights),
-                *(f"  {str(equation):<{width}}  # {equation.source}" for equation in self.equations),
-                *(f"  output {name} = {operand}" for name, operand in self.outputs),
-            ]
-        )
+        return "\n".join([f"program {self.name}", *(f"  {line}" for line in self._lines(width))])
+
+    def _lines(self, width: int) -> Iterator[str]:
+        yield from (f"input {value}: {value.type}" for value in self.inputs)
+        yield from (f"weight {value}: {value.type}" for value in self.weights)
+        for equation in self.equations:
+            yield f"{str(equation):<{width}}  # {equation.source}"
+            if equation.body is not None:
+                yield from (f"  {line}" for line in equation.body._lines(width - 2))
+        yield from (f"output {name} = {operand}" for name, operand in self.outputs)
 
 
 def _show(value: Any) -> str:

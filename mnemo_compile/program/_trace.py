@@ -1,24 +1,34 @@
 """From a JAX function to a Program: the one file that touches JAX's internals, by attributes and not by classes."""
 
 import ast
+import contextlib
 import functools
 import pathlib
 import re
-import string
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType, TracebackType
+from typing import Any
 
 import equinox
 import jax
 import jaxtyping
 import numpy as np
 
+from ..errors import MnemoError
 from ._program import Dim, Equation, Literal, Operand, Program, Value
 
 ROWS = "rows"
 """The free size of every phase."""
 
+CALL = "call"
+"""The primitive of a nested call; its parameter `body` is what is called."""
+
 _LIBRARIES = tuple(str(pathlib.Path(module.__file__ or "").parent) for module in (jax, equinox, jaxtyping, functools))
+_LOOPS = ("scan", "while", "cond")
+
+Function = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
 
 @functools.cache
@@ -31,27 +41,13 @@ def rows_of(*shape: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((_rows(), *shape), dtype)
 
 
-class Known(NamedTuple):
-    """An array that does not depend on the inputs."""
-
-    array: np.ndarray
-    is_weight: bool
-    """Whether it depends on a weight, and not on the code alone."""
-    name: str | None = None
-    """Name of the weight that it is, where it is one."""
-    hint: str = "constant"
-    """What the code calls it."""
+def jaxpr_text(function: Function, weights: Mapping[str, np.ndarray], inputs: Shapes) -> str:
+    """What JAX prints of the function."""
+    return str(jax.make_jaxpr(function)(dict(weights), dict(inputs)))
 
 
-def trace(
-    name: str,
-    function: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]],
-    weights: Mapping[str, np.ndarray],
-    inputs: Mapping[str, jax.ShapeDtypeStruct],
-) -> tuple[Program, dict[str, np.ndarray]]:
+def trace(name: str, function: Function, weights: Mapping[str, np.ndarray], inputs: Shapes) -> Program:
     """Traces a phase.
-
-    What depends on the weights alone is computed here and becomes a weight of its own; nested calls are inlined.
 
     **Arguments:**
 
@@ -62,303 +58,272 @@ def trace(
 
     **Returns:**
 
-    The program, with primitives of the closed set where they are known and JAX's own where they are not, and its
-    weights.
+    The program in JAX's own primitives, their parameters as plain data, with nested calls as calls. An array that the
+    code alone says is a weight called `constant.…`; what depends on weights alone and is said in a primitive that no
+    pass knows is one called `derived.…`. A function that cannot be a program raises [`MnemoError`][].
     """
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(dict(weights), dict(inputs))
-    builder = _Builder()
+    with refusals(name), jax.checking_leaks():
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(dict(weights), dict(inputs))
+    names = _Names()
+    scope = _Scope(name, names)
     # A dictionary's leaves come in the order of its sorted keys.
-    known = [Known(weights[key], True, key) for key in sorted(weights)]
-    given = [Value(key, _shape(inputs[key].shape), str(np.dtype(inputs[key].dtype))) for key in sorted(inputs)]
-    builder.taken.update(value.name for value in given)
+    known = [names.take(Value(key, weights[key].shape, str(weights[key].dtype))) for key in sorted(weights)]
+    given = [
+        names.take(Value(key, _shape(inputs[key].shape), str(np.dtype(inputs[key].dtype)))) for key in sorted(inputs)
+    ]
+    for value in known:
+        scope.arrays[value] = np.asarray(weights[value.name])
     with jax.default_device(jax.devices("cpu")[0]):
-        results = builder.run(closed.jaxpr, closed.consts, [*known, *given])
-        outputs = tuple((key, builder.operand(atom)) for key, atom in zip(sorted(shapes), results, strict=True))
-    used = tuple(builder.weights[key][0] for key in sorted(builder.weights))
-    program = Program(name, tuple(given), used, tuple(builder.equations), outputs)
-    return program, {key: array for key, (_, array) in builder.weights.items()}
+        results = scope.run(closed.jaxpr, closed.consts, [*known, *given])
+    return scope.program(given, zip(sorted(shapes), results, strict=True))
 
 
-class _Builder:
-    """Walks jaxprs and collects equations."""
+@contextlib.contextmanager
+def refusals(name: str) -> Iterator[None]:
+    """Errors of tracing as one sentence that names the phase and the line."""
+    try:
+        yield
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.NonConcreteBooleanIndexError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
+        raise MnemoError(
+            f"the cell's {name} ({_line_of(error.__traceback__)}) needs to know a value to decide what to compute, "
+            "such as a shape or the branch of an if; say it with jnp.where and fixed shapes"
+        ) from None
+    except MnemoError:
+        raise
+    except Exception as error:
+        said = str(error).strip()
+        if said.startswith("Leaked"):
+            raise MnemoError(
+                f"the cell's {name} keeps an array of the trace outside of it, such as in a list; return what later "
+                "steps need"
+            ) from None
+        first = said.splitlines()[0].rstrip(".") if said else "no reason given"
+        line = _line_of(error.__traceback__)
+        raise MnemoError(f"the cell's {name} ({line}) cannot be traced: {type(error).__name__}: {first}") from error
+
+
+class _Names:
+    """Names that are taken in a program and in all that it calls."""
 
     def __init__(self) -> None:
-        self.equations: list[Equation] = []
-        self.weights: dict[str, tuple[Value, np.ndarray]] = {}
         self.taken: set[str] = set()
 
-    def run(
-        self,
-        jaxpr: Any,
-        consts: Sequence[Any],
-        arguments: Sequence[Known | Operand],
-        caller: tuple[str, str] = ("value", "unknown"),
-    ) -> list[Known | Operand]:
-        """What the jaxpr's outputs are, given what its inputs are and the line that calls it."""
-        atoms: dict[Any, Known | Operand] = dict(zip(jaxpr.invars, arguments, strict=True))
-        atoms.update((var, Known(np.asarray(const), False)) for var, const in zip(jaxpr.constvars, consts, strict=True))
+    def take(self, value: Value) -> Value:
+        """The value, its name now taken."""
+        self.taken.add(value.name)
+        return value
 
-        def read(atom: Any) -> Known | Operand:
-            # A literal holds its value; a variable does not.
-            return Known(np.asarray(atom.val), False) if hasattr(atom, "val") else atoms[atom]
-
-        for equation in jaxpr.eqns:
-            operands = [read(atom) for atom in equation.invars]
-            atoms.update(zip(equation.outvars, self.equation(equation, operands, caller), strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def equation(
-        self, equation: Any, operands: list[Known | Operand], caller: tuple[str, str]
-    ) -> Sequence[Known | Operand]:
-        """What the outputs of one of JAX's equations are."""
-        primitive, params = equation.primitive, equation.params
-        frame = _user_frame(equation) or caller
-        inner = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
-        if inner is not None and primitive.name not in ("scan", "while", "cond"):
-            closed = hasattr(inner, "consts")
-            return self.run(inner.jaxpr if closed else inner, inner.consts if closed else (), operands, frame)
-        avals = [var.aval for var in equation.outvars]
-        known = [operand for operand in operands if isinstance(operand, Known)]
-        if len(known) == len(operands) and all(isinstance(size, int) for aval in avals for size in aval.shape):
-            results = primitive.bind(*(operand.array for operand in known), **params)
-            is_weight = any(operand.is_weight for operand in known)
-            same = known[0].name if primitive.name in _IDENTITY else None
-            return [
-                Known(np.asarray(array), is_weight, same, frame[0])
-                for array in (results if primitive.multiple_results else [results])
-            ]
-        if primitive.name in _IDENTITY:
-            return operands
-        emit = _Emit(self, frame, _shape(avals[0].shape), str(avals[0].dtype))
-        lowering = _LOWERINGS.get(primitive.name)
-        lowered = None if lowering is None else lowering(emit, operands, params)
-        if lowered is not None:
-            return [lowered]
-        hint, source = frame
-        outputs = tuple(self.value(hint, _shape(aval.shape), str(aval.dtype)) for aval in avals)
-        inputs = tuple(self.operand(operand) for operand in operands)
-        self.equations.append(Equation(primitive.name, inputs, outputs, dict(params), source))
-        return outputs
-
-    def value(self, hint: str, shape: tuple[Dim, ...], dtype: str) -> Value:
-        """A new value with a name like this one."""
-        return Value(self.unique(hint), shape, dtype)
-
-    def unique(self, hint: str) -> str:
+    def new(self, hint: str, shape: Sequence[Any], dtype: Any) -> Value:
+        """A value with a name like this one."""
         name, count = hint, 1
         while name in self.taken:
             count += 1
             name = f"{hint}_{count}"
-        self.taken.add(name)
-        return name
+        return self.take(Value(name, _shape(shape), str(dtype)))
 
-    def operand(self, atom: Known | Operand) -> Operand:
-        """The atom as an equation's input: of what is known, the code's numbers become literals, the rest weights."""
-        if not isinstance(atom, Known):
-            return atom
-        if atom.array.ndim == 0 and not atom.is_weight:
-            return Literal(atom.array.item(), str(atom.array.dtype))
-        name = atom.name or self.derived(atom.array, atom.hint)
-        value = Value(name, _shape(atom.array.shape), str(atom.array.dtype))
-        self.weights[name] = (value, atom.array)
+
+class _Scope:
+    """Collects the equations of a jaxpr."""
+
+    def __init__(self, name: str, names: _Names):
+        self.name = name
+        self.names = names
+        self.equations: list[Equation] = []
+        self.arrays: dict[Value, np.ndarray] = {}
+        """What is known before any input is: weights, constants and what depends on nothing else."""
+        self.coded: set[Value] = set()
+        """Those of them that depend on no weight."""
+        self.made: set[Value] = set()
+        """Those of them that an equation computes."""
+
+    def run(
+        self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Operand], caller: tuple[str, str] | None = None
+    ) -> list[Operand]:
+        """What the jaxpr's outputs are, given what its inputs are and the line that calls it."""
+        atoms: dict[Any, Operand] = dict(zip(jaxpr.invars, arguments, strict=True))
+        for var, const in zip(jaxpr.constvars, consts, strict=True):
+            atoms[var] = self.constant(np.asarray(const), "constant", coded=True)
+
+        def read(atom: Any) -> Operand:
+            # A literal holds its value; a variable does not.
+            return self.constant(np.asarray(atom.val), "constant", coded=True) if hasattr(atom, "val") else atoms[atom]
+
+        for equation in jaxpr.eqns:
+            frame = _user_frame(equation) or caller or ("value", "unknown")
+            operands = [read(atom) for atom in equation.invars]
+            atoms.update(zip(equation.outvars, self.results(equation, operands, frame), strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def results(self, equation: Any, operands: list[Operand], frame: tuple[str, str]) -> Sequence[Operand]:
+        """What the outputs of one of JAX's equations are."""
+        primitive, params = equation.primitive, equation.params
+        if equation.effects or "callback" in primitive.name:
+            raise MnemoError(
+                f"the cell's {self.name} ({frame[1]}) calls back into Python with {primitive.name}, which no exported "
+                "optimizer can; remove the call"
+            )
+        inner = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
+        if inner is not None and primitive.name not in _LOOPS:
+            return self.call(equation, inner, operands, frame)
+        avals = [var.aval for var in equation.outvars]
+        hint, source = frame
+        arrays = [self.array(operand) for operand in operands]
+        computed = None
+        if all(array is not None for array in arrays) and _are_sized(avals):
+            results = primitive.bind(*arrays, **params)
+            computed = [np.asarray(array) for array in (results if primitive.multiple_results else [results])]
+            coded = all(isinstance(operand, Literal) or operand in self.coded for operand in operands)
+            plain = _plain(primitive.name, params) is not None
+            if coded or not plain:
+                return [self.constant(array, hint, coded) for array in computed]
+        outputs = tuple(self.names.new(hint, aval.shape, aval.dtype) for aval in avals)
+        plain_params = _plain(primitive.name, params) or {}
+        self.equations.append(Equation(primitive.name, tuple(operands), outputs, plain_params, source))
+        if computed is not None:
+            self.arrays.update(zip(outputs, computed, strict=True))
+            self.made.update(outputs)
+        return outputs
+
+    def call(self, equation: Any, inner: Any, operands: list[Operand], frame: tuple[str, str]) -> Sequence[Operand]:
+        """A nested call, with the names of the caller where it is given what is known."""
+        hint, source = frame
+        name = str(equation.params.get("name", equation.primitive.name))
+        body = _Scope(name, self.names)
+        formal = [self.names.new(f"{name}.{i}", o.shape, o.dtype) for i, o in enumerate(operands)]
+        for value, operand in zip(formal, operands, strict=True):
+            array = self.array(operand)
+            if array is not None:
+                body.arrays[value] = array
+                body.made.add(value)
+                if isinstance(operand, Literal) or operand in self.coded:
+                    body.coded.add(value)
+        closed = hasattr(inner, "consts")
+        results = body.run(inner.jaxpr if closed else inner, inner.consts if closed else (), formal, frame)
+        outputs = tuple(self.names.new(hint, var.aval.shape, var.aval.dtype) for var in equation.outvars)
+        for value, result in zip(outputs, results, strict=True):
+            array = body.array(result)
+            if array is not None:
+                self.arrays[value] = array
+                self.made.add(value)
+                if isinstance(result, Literal) or result in body.coded:
+                    self.coded.add(value)
+        program = body.program(formal, ((str(i), result) for i, result in enumerate(results)))
+        self.equations.append(Equation(CALL, tuple(operands), outputs, {"name": name, "body": program}, source))
+        return outputs
+
+    def array(self, operand: Operand) -> np.ndarray | None:
+        """The operand, if it is known."""
+        if isinstance(operand, Literal):
+            return np.asarray(operand.value, operand.dtype)
+        return self.arrays.get(operand)
+
+    def constant(self, array: np.ndarray, hint: str, coded: bool) -> Operand:
+        """An array that no equation computes: a literal if the code alone says it, else a weight."""
+        if coded and array.ndim == 0:
+            return Literal(array.item(), str(array.dtype))
+        prefix = "constant" if coded else "derived"
+        value = self.names.new(prefix if hint == prefix else f"{prefix}.{hint}", array.shape, array.dtype)
+        self.arrays[value] = array
+        if coded:
+            self.coded.add(value)
         return value
 
-    def derived(self, array: np.ndarray, hint: str) -> str:
-        """The name of an array that was computed from weights; equal arrays share one."""
-        for name, (_, other) in self.weights.items():
-            if name.startswith("derived.") and other.dtype == array.dtype and np.array_equal(other, array):
-                return name
-        return self.unique(f"derived.{hint}")
-
-
-class _Emit:
-    """Appends equations for one of JAX's, under its name and source line."""
-
-    def __init__(self, builder: _Builder, frame: tuple[str, str], shape: tuple[Dim, ...], dtype: str):
-        self.builder = builder
-        self.hint, self.source = frame
-        self.shape = shape
-        self.dtype = dtype
-
-    def __call__(
-        self, primitive: str, *inputs: Known | Operand, shape: tuple[Dim, ...] | None = None, **params: Any
-    ) -> Value:
-        operands = tuple(self.builder.operand(atom) for atom in inputs)
-        output = self.builder.value(self.hint, self.shape if shape is None else shape, self.dtype)
-        self.builder.equations.append(Equation(primitive, operands, (output,), params, self.source))
-        return output
-
-    def reshape(self, atom: Known | Operand, shape: tuple[Dim, ...]) -> Known | Operand:
-        """The atom in this shape."""
-        return atom if _atom_shape(atom) == shape else self("reshape", atom, shape=shape)
+    def program(self, given: Sequence[Value], outputs: Any) -> Program:
+        """What was collected, with the weights that it reads."""
+        outputs = tuple(outputs)
+        read = [operand for equation in self.equations for operand in equation.inputs]
+        read += [operand for _, operand in outputs]
+        weights = {value.name: value for value in read if value in self.arrays and value not in self.made}
+        named = tuple(weights[name] for name in sorted(weights))
+        arrays = {value.name: self.arrays[value] for value in named}
+        return Program(self.name, tuple(given), named, tuple(self.equations), outputs, arrays)
 
 
 def _shape(shape: Sequence[Any]) -> tuple[Dim, ...]:
     return tuple(int(size) if isinstance(size, int | np.integer) else str(size) for size in shape)
 
 
-def _atom_shape(atom: Known | Operand) -> tuple[Dim, ...]:
-    return _shape(atom.array.shape) if isinstance(atom, Known) else atom.shape
+def _are_sized(avals: Sequence[Any]) -> bool:
+    return all(isinstance(size, int) for aval in avals for size in aval.shape)
 
 
-# How JAX's primitives are said in the closed set. A lowering that cannot say it returns None.
-
-Lowering = Callable[[_Emit, list[Known | Operand], Mapping[str, Any]], "Known | Operand | None"]
-
-_IDENTITY = frozenset({"stop_gradient", "copy", "copy_p", "optimization_barrier", "pvary"})
-
-
-def _elementwise(primitive: str) -> Lowering:
-    return lambda emit, operands, params: emit(primitive, *operands)
+_NO_PARAMS = frozenset(
+    ("neg", "abs", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "tanh", "sin", "cos", "erf", "floor", "sign", "not")
+    + ("add", "sub", "mul", "div", "max", "min", "pow", "gt", "ge", "lt", "le", "eq", "ne", "and", "or", "is_finite")
+    + ("select_n", "square", "logistic", "clamp", "reshape", "squeeze", "expand_dims", "convert_element_type")
+    + ("stop_gradient", "copy", "copy_p", "optimization_barrier", "pvary", "xor")
+)
+"""Primitives that their inputs and the shape and dtype of their outputs say whole."""
 
 
-def _square(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Operand:
-    return emit("mul", operands[0], operands[0])
+def _plain(primitive: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The parameters of a primitive that a pass knows, as plain data; None for another primitive."""
+    if primitive in _NO_PARAMS:
+        return {}
+    match primitive:
+        case "reduce_sum" | "reduce_max" | "reduce_min":
+            return {"axes": _ints(params["axes"])}
+        case "broadcast_in_dim":
+            return {"dimensions": _ints(params["broadcast_dimensions"])}
+        case "transpose":
+            return {"permutation": _ints(params["permutation"])}
+        case "concatenate":
+            return {"axis": int(params["dimension"])}
+        case "stack":
+            return {"axis": int(params["axis"])}
+        case "split":
+            return {"axis": int(params["axis"]), "sizes": _ints(params["sizes"])}
+        case "integer_pow":
+            return {"power": int(params["y"])}
+        case "slice":
+            return {
+                "starts": _shape(params["start_indices"]),
+                "stops": _shape(params["limit_indices"]),
+                "strides": _ints(params["strides"] or ()),
+            }
+        case "dot_general":
+            (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
+            return {"contract": (_ints(left_sum), _ints(right_sum)), "batch": (_ints(left_batch), _ints(right_batch))}
+        case "gather":
+            numbers = params["dimension_numbers"]
+            return {
+                "batching": _ints(numbers.operand_batching_dims),
+                "collapsed": _ints(numbers.collapsed_slice_dims),
+                "index_map": _ints(numbers.start_index_map),
+                "sizes": _shape(params["slice_sizes"]),
+            }
+    return None
 
 
-def _integer_pow(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Operand | None:
-    return emit("mul", operands[0], operands[0]) if params["y"] == 2 else None
+def _ints(numbers: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(map(int, numbers))
 
 
-def _less(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Operand:
-    return emit("gt", operands[1], operands[0])
-
-
-def _select(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Operand | None:
-    which, *cases = operands
-    if len(cases) != 2:
-        return None
-    return emit("select", which, cases[1], cases[0])
-
-
-def _reduce_sum(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Operand:
-    return emit("sum", operands[0], axes=tuple(int(axis) for axis in params["axes"]))
-
-
-def _reshape(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Known | Operand:
-    return emit.reshape(operands[0], emit.shape)
-
-
-def _broadcast(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Known | Operand:
-    if _atom_shape(operands[0]) == ():
-        return emit("broadcast", operands[0])
-    placed = dict(zip(params["broadcast_dimensions"], _atom_shape(operands[0]), strict=True))
-    spread = emit.reshape(operands[0], tuple(placed.get(axis, 1) for axis in range(len(emit.shape))))
-    return spread if _atom_shape(spread) == emit.shape else emit("broadcast", spread)
-
-
-def _transpose(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Operand:
-    return emit("transpose", operands[0], permutation=tuple(params["permutation"]))
-
-
-def _concatenate(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Operand:
-    return emit("concatenate", *operands, axis=int(params["dimension"]))
-
-
-def _stack(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Operand:
-    axis = int(params["axis"])
-    rows = [
-        emit.reshape(operand, (*_atom_shape(operand)[:axis], 1, *_atom_shape(operand)[axis:])) for operand in operands
-    ]
-    return emit("concatenate", *rows, axis=axis)
-
-
-def _take(
-    emit: _Emit, operand: Known | Operand, ranges: Mapping[int, tuple[int, int]], collapsed: Sequence[int] = ()
-) -> Known | Operand:
-    """Consecutive places along axes, and without the axes that are collapsed."""
-    shape = list(_atom_shape(operand))
-    for axis, (start, stop) in sorted(ranges.items()):
-        if (start, stop) != (0, shape[axis]):
-            shape[axis] = stop - start
-            operand = emit("slice", operand, shape=tuple(shape), axis=axis, start=start, stop=stop)
-    return emit.reshape(operand, tuple(size for axis, size in enumerate(shape) if axis not in collapsed))
-
-
-def _slice(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Known | Operand | None:
-    strides = params["strides"]
-    if strides is not None and any(stride != 1 for stride in strides):
-        return None
-    starts, stops = params["start_indices"], params["limit_indices"]
-    ranges = {
-        axis: (int(start), int(stop))
-        for axis, (start, stop) in enumerate(zip(starts, stops, strict=True))
-        if isinstance(stop, int)
-    }
-    return _take(emit, operands[0], ranges)
-
-
-def _gather(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Known | Operand | None:
-    """One slice at a place that the code says: what `x[:, 0]` becomes where a size is free."""
-    operand, indices = operands
-    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    if not isinstance(indices, Known) or indices.array.ndim != 1 or numbers.operand_batching_dims:
-        return None
-    shape = _atom_shape(operand)
-    ranges: dict[int, tuple[int, int]] = {}
-    for axis, start in zip(numbers.start_index_map, indices.array.tolist(), strict=True):
-        size, width = shape[axis], sizes[axis]
-        if not isinstance(size, int) or not 0 <= start <= size - width:
-            return None
-        ranges[axis] = (start, start + int(width))
-    if any(axis not in ranges and _shape([sizes[axis]])[0] != shape[axis] for axis in range(len(shape))):
-        return None
-    return _take(emit, operand, ranges, numbers.collapsed_slice_dims)
-
-
-def _dot_general(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Operand:
-    """A contraction in letters: batch axes first, then what is left of either operand."""
-    (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
-    letters = iter(string.ascii_lowercase)
-    left = [next(letters) for _ in _atom_shape(operands[0])]
-    right = [""] * len(_atom_shape(operands[1]))
-    for mine, theirs in zip((*left_sum, *left_batch), (*right_sum, *right_batch), strict=True):
-        right[theirs] = left[mine]
-    right = [letter or next(letters) for letter in right]
-    batch = [left[axis] for axis in left_batch]
-    rest = [letter for axis, letter in enumerate(left) if axis not in (*left_sum, *left_batch)]
-    rest += [letter for axis, letter in enumerate(right) if axis not in (*right_sum, *right_batch)]
-    return emit("einsum", *operands, subscripts=f"{''.join(left)},{''.join(right)}->{''.join(batch + rest)}")
-
-
-def _convert(emit: _Emit, operands: list[Known | Operand], params: Mapping[str, Any]) -> Operand:
-    return emit("convert", operands[0], dtype=emit.dtype)
-
-
-_LOWERINGS: dict[str, Lowering] = {
-    **{
-        name: _elementwise(name)
-        for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "cos", "add", "sub", "mul", "div", "max")
-        + ("min", "gt")
-    },
-    "lt": _less,
-    "square": _square,
-    "integer_pow": _integer_pow,
-    "select_n": _select,
-    "reduce_sum": _reduce_sum,
-    "reshape": _reshape,
-    "squeeze": _reshape,
-    "expand_dims": _reshape,
-    "broadcast_in_dim": _broadcast,
-    "transpose": _transpose,
-    "concatenate": _concatenate,
-    "stack": _stack,
-    "slice": _slice,
-    "gather": _gather,
-    "dot_general": _dot_general,
-    "convert_element_type": _convert,
-}
+def _is_users(file: str) -> bool:
+    return not file.startswith(_LIBRARIES) and not file.startswith("<")
 
 
 def _user_frame(equation: Any) -> tuple[str, str] | None:
     """What the cell's code calls the result of an equation and where that stands, if it is known."""
-    traceback = equation.source_info.traceback
-    for frame in traceback.frames if traceback is not None else ():
-        if not frame.file_name.startswith(_LIBRARIES) and not frame.file_name.startswith("<"):
+    traced = equation.source_info.traceback
+    for frame in traced.frames if traced is not None else ():
+        if _is_users(frame.file_name):
             names = _names_of_lines(frame.file_name)
             hint = names.get(frame.line_num, "value")
             return hint, f"{pathlib.PurePath(frame.file_name).name}:{frame.line_num}"
     return None
+
+
+def _line_of(error: TracebackType | None) -> str:
+    """The innermost line of an error that is the cell's."""
+    frames: list[tuple[FrameType, int]] = list(traceback.walk_tb(error))
+    places = [(frame.f_code.co_filename, line) for frame, line in frames if _is_users(frame.f_code.co_filename)]
+    return f"{pathlib.PurePath(places[-1][0]).name}:{places[-1][1]}" if places else "unknown line"
 
 
 @functools.cache
@@ -370,7 +335,7 @@ def _names_of_lines(file: str) -> dict[int, str]:
         for child in ast.iter_child_nodes(node):
             inside = function
             if isinstance(child, ast.ClassDef):
-                inside = re.sub(r"(?<!^)(?=[A-Z])", "_", child.name).lower()
+                inside = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", child.name).lower()
             elif isinstance(child, ast.FunctionDef) and not child.name.startswith("__"):
                 inside = child.name
             if isinstance(child, ast.Assign | ast.Return | ast.Expr):

@@ -1,15 +1,19 @@
 """Artifacts that the tests of the exporters share."""
 
+import os
 import pathlib
 from collections.abc import Callable
 from types import ModuleType
 
+import filelock
 import pytest
 import torch
 
 from mnemo_compile.artifact import FrozenCell
 from mnemo_compile.exporters import export, TARGETS
+from mnemo_compile.exporters._export import _exporter
 from mnemo_compile.exporters._package import load_package
+from mnemo_compile.program import compile_cell
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,17 +29,35 @@ def frozen(freeze_small: Callable[..., FrozenCell]) -> FrozenCell:
 
 @pytest.fixture(scope="session")
 def exported(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The folder that holds one artifact for each target. Not to be written into."""
-    out = tmp_path_factory.mktemp("exported")
-    export(frozen, TARGETS, out)
+    """The folder that holds one artifact for each target, for all processes of the run. Not to be written into."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    out = shared / "exported"
+    with filelock.FileLock(f"{out}.lock"):
+        if not out.exists():
+            export(frozen, TARGETS, out)
     return out
 
 
 @pytest.fixture(scope="session")
-def torch_package(exported: pathlib.Path) -> ModuleType:
-    return load_package(exported / "torch" / "small_cell")
+def package(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ModuleType]:
+    """The package that a target emits, which is not verified for each process of the run."""
+    compiled = compile_cell(frozen.cell())
+
+    def load(target: str) -> ModuleType:
+        folder = tmp_path_factory.mktemp(target)
+        _exporter(target).emit(frozen, compiled, folder)
+        return load_package(folder / "small_cell")
+
+    return load
 
 
 @pytest.fixture(scope="session")
-def optax_package(exported: pathlib.Path) -> ModuleType:
-    return load_package(exported / "optax" / "small_cell")
+def torch_package(package: Callable[[str], ModuleType]) -> ModuleType:
+    return package("torch")
+
+
+@pytest.fixture(scope="session")
+def optax_package(package: Callable[[str], ModuleType]) -> ModuleType:
+    return package("optax")

@@ -1,16 +1,13 @@
 """An export is verified, written whole or not at all, and the same every time."""
 
 import pathlib
-import re
 
-import numpy as np
 import pytest
 
 from mnemo_compile import _verify
 from mnemo_compile.artifact import FrozenCell
 from mnemo_compile.errors import MnemoError, UsageError
-from mnemo_compile.exporters import export, open_artifact, TARGETS
-from mnemo_compile.program import compile_cell
+from mnemo_compile.exporters import export, TARGETS
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -30,47 +27,6 @@ def test_exporting_twice_gives_the_same_bytes(
     assert [report.target for report in reports] == list(TARGETS)
     assert all(report.passed for report in reports)
     assert contents(tmp_path) == contents(exported)
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(
-    ("target", "file", "pattern"),
-    [
-        ("torch", "small_cell/_phases.py", rb"1e-06"),
-        ("torch", "small_cell/_phases.py", rb"0\.3333333\d*"),
-        ("optax", "small_cell/_phases.py", rb"1e-06"),
-    ],
-)
-def test_one_number_changed_in_the_code_fails_verification(
-    frozen: FrozenCell, exported: pathlib.Path, tmp_path: pathlib.Path, target: str, file: str, pattern: bytes
-) -> None:
-    for name, content in contents(exported / target).items():
-        path = tmp_path / target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(
-            re.sub(pattern, b"0.3335" if b"333" in pattern else b"1e-05", content, 1) if name == file else content
-        )
-    assert not open_artifact(frozen, target, tmp_path / target).passed
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("target", TARGETS)
-def test_one_weight_changed_fails_verification(
-    frozen: FrozenCell, exported: pathlib.Path, tmp_path: pathlib.Path, target: str
-) -> None:
-    weight = compile_cell(frozen.cell()).weights["coordinate_out"]
-    changed = weight.copy()
-    changed.flat[0] += np.float32(0.01) * abs(changed.flat[0]) + np.float32(0.01)
-    found = 0
-    for name, content in contents(exported / target).items():
-        path = tmp_path / target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found += content.count(weight.tobytes())
-        path.write_bytes(content.replace(weight.tobytes(), changed.tobytes()))
-    assert found
-    report = open_artifact(frozen, target, tmp_path / target)
-    assert not report.passed
-    assert report.failure is not None and "probe" in report.failure
 
 
 @pytest.mark.usefixtures("quick")
@@ -106,7 +62,7 @@ def test_an_artifact_is_replaced_and_anything_else_refused(frozen: FrozenCell, t
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(frozen: FrozenCell, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UsageError, match="there is no target 'tensorflow'; the targets are torch, optax, onnx and all"):
+    with pytest.raises(UsageError, match=f"no target 'tensorflow'; the targets are {', '.join(TARGETS)} and all"):
         export(frozen, ["tensorflow"], tmp_path)
 
 

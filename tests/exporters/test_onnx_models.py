@@ -9,17 +9,38 @@ import onnxruntime
 import pytest
 
 from mnemo_compile.artifact import FrozenCell
+from mnemo_compile.errors import MnemoError
+from mnemo_compile.exporters.onnx import OnnxExporter
+from mnemo_compile.program import compile_cell, PHASES
+
+LEVELS = ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"]
 
 
-def models(exported: pathlib.Path) -> list[pathlib.Path]:
-    return sorted((exported / "onnx").rglob("*.onnx"))
+@pytest.fixture(scope="module")
+def folder(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The artifact. Not to be written into."""
+    folder = tmp_path_factory.mktemp("onnx")
+    OnnxExporter().emit(frozen, compile_cell(frozen.cell()), folder)
+    return folder
 
 
-def test_models_are_valid_and_say_whose_they_are(exported: pathlib.Path, frozen: FrozenCell) -> None:
-    assert len(models(exported)) == 6
-    for path in models(exported):
+def step(session: onnxruntime.InferenceSession, given: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    inputs = {}
+    for node in session.get_inputs():
+        shape = [count if size == "N" else size for size in node.shape]
+        zeros = np.zeros(shape, np.int64 if node.name in ("step", "skipped") else np.float32)
+        inputs[node.name] = given.get(node.name, zeros)
+    names = [node.name for node in session.get_outputs()]
+    return dict(zip(names, map(np.asarray, session.run(names, inputs)), strict=True))
+
+
+def test_models_are_valid_and_say_whose_they_are(folder: pathlib.Path, frozen: FrozenCell) -> None:
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.onnx")}
+    assert names == {"init.onnx", "update.onnx", *(f"phases/{name}.onnx" for name in PHASES)}
+    for path in folder.rglob("*.onnx"):
         model = onnx.load(path)
         onnx.checker.check_model(model, full_check=True)
+        assert model.graph.input and model.graph.output
         assert {entry.key: entry.value for entry in model.metadata_props} == {
             "name": frozen.name,
             "version": frozen.version,
@@ -29,34 +50,77 @@ def test_models_are_valid_and_say_whose_they_are(exported: pathlib.Path, frozen:
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
 
 
-@pytest.mark.parametrize("coordinates", [1, 63, 64, 65, 4096, 5003])
-def test_any_number_of_coordinates(exported: pathlib.Path, coordinates: int) -> None:
-    session = onnxruntime.InferenceSession(exported / "onnx" / "update.onnx")
-    inputs = {}
-    for node in session.get_inputs():
-        shape = [coordinates if size == "N" else size for size in node.shape]
-        inputs[node.name] = np.zeros(shape, np.int64 if node.name in ("step", "skipped") else np.float32)
-    inputs["param"] = np.ones(coordinates, np.float32)
-    inputs["grad"] = np.linspace(1, 2, coordinates, dtype=np.float32)
-    inputs["lr"] = inputs["aspect"] = np.ones((), np.float32)
-    names = [node.name for node in session.get_outputs()]
-    outputs = dict(zip(names, map(np.asarray, session.run(names, inputs)), strict=True))
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("coordinates", [1, 31, 32, 33, 4096, 5003, 32768, 32769, 100_003])
+def test_any_number_of_coordinates(folder: pathlib.Path, coordinates: int, level: str) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.__members__[level]
+    session = onnxruntime.InferenceSession(folder / "update.onnx", options)
+    given = {
+        "param": np.ones(coordinates, np.float32),
+        "grad": np.linspace(1, 2, coordinates, dtype=np.float32),
+        "lr": np.ones((), np.float32),
+        "aspect": np.ones((), np.float32),
+    }
+    outputs = step(session, given, coordinates)
     assert outputs["next.param"].shape == (coordinates,)
-    assert np.all(np.isfinite(outputs["next.param"])) and np.any(outputs["next.param"] != 1)
-    assert outputs["next.step"] == 1 and outputs["finite"]
-    inputs["grad"] = np.full(coordinates, np.nan, np.float32)
-    refused = dict(zip(names, map(np.asarray, session.run(names, inputs)), strict=True))
-    assert np.array_equal(refused["next.param"], inputs["param"])
+    assert np.all(np.isfinite(outputs["next.param"])) and np.all(outputs["next.param"] != 1)
+    assert outputs["next.step"] == 1 and outputs["next.skipped"] == 0 and outputs["finite"]
+    broken = np.zeros(coordinates, np.float32)
+    broken[-1] = np.nan
+    refused = step(session, {**given, "grad": broken}, coordinates)
+    assert np.array_equal(refused["next.param"], given["param"])
     assert refused["next.step"] == 0 and refused["next.skipped"] == 1 and not refused["finite"]
 
 
 def test_the_example_in_the_readme_runs(
-    exported: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (exported / "onnx" / "README.md").read_text(encoding="utf-8")
+    readme = (folder / "README.md").read_text(encoding="utf-8")
     example = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
     assert example is not None
-    monkeypatch.chdir(exported / "onnx")
+    monkeypatch.chdir(folder)
     exec(compile(example[1], "README.md", "exec"), {})
     before, after = map(float, capsys.readouterr().out.split("->"))
     assert after < before
+
+
+def test_the_readme_names_every_input_and_phase(folder: pathlib.Path) -> None:
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    session = onnxruntime.InferenceSession(folder / "update.onnx")
+    for name in [node.name for node in session.get_inputs()] + list(PHASES):
+        assert f"`{name}`" in readme
+
+
+def test_the_same_cell_gives_the_same_bytes(folder: pathlib.Path, frozen: FrozenCell, tmp_path: pathlib.Path) -> None:
+    OnnxExporter().emit(frozen, compile_cell(frozen.cell()), tmp_path)
+    for path in folder.rglob("*.onnx"):
+        assert (tmp_path / path.relative_to(folder)).read_bytes() == path.read_bytes()
+
+
+def test_the_text_names_models_weights_and_nodes_and_holds_no_walls_of_numbers(frozen: FrozenCell) -> None:
+    text = OnnxExporter().text(frozen, compile_cell(frozen.cell()))
+    lines = text.splitlines()
+    assert [line for line in lines if line.startswith("model ")] == [
+        f"model {name}.onnx" for name in ("init", "update", *(f"phases/{phase}" for phase in PHASES))
+    ]
+    for line in ("  input %param: f32[N]", "  weight %coordinate_in: f32[2, 5]", "  output %next.param"):
+        assert line in lines
+    assert any(re.fullmatch(r"    %update\.\w+: f32\[block, 32\] = Mul\(%\S+, %\S+\)", line) for line in lines)
+    assert "\x1b" not in text and max(map(len, lines)) < 300
+
+
+def test_an_artifact_that_is_incomplete_or_damaged_is_refused_in_a_sentence(
+    frozen: FrozenCell, tmp_path: pathlib.Path
+) -> None:
+    exporter = OnnxExporter()
+    exporter.emit(frozen, compile_cell(frozen.cell()), tmp_path)
+    (tmp_path / "phases" / "recall.onnx").write_bytes(b"\x08\x08 nothing that can be run")
+    artifact = exporter.open(frozen, tmp_path)
+    with pytest.raises(
+        MnemoError, match=r"recall\.onnx is not a model that ONNX Runtime loads \(.*\); export the cell"
+    ):
+        artifact.phase("recall", {})
+    (tmp_path / "update.onnx").unlink()
+    with pytest.raises(MnemoError, match=r"update\.onnx cannot be read \(No such file.*\); export the cell again"):
+        exporter.open(frozen, tmp_path)

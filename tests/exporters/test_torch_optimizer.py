@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 SHAPES = st.sampled_from([(), (1,), (7,), (64,), (101,), (3, 5), (0,), (4, 0), (64, 70), (2, 3, 4, 5), (4099,)])
 
@@ -209,11 +212,13 @@ def test_sparse_gradients_are_refused_by_name(torch_package: ModuleType) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "lr must be"),
-        ({"lr": float("nan")}, "lr must be"),
-        ({"weight_decay": -0.1}, "weight_decay must be"),
-        ({"total_steps": 0}, "total_steps must be"),
-        ({"total_steps": 1.5}, "total_steps must be"),
+        ({"lr": -1.0}, "lr of group 0 must be a finite number of at least 0, not -1.0"),
+        ({"lr": float("nan")}, "lr of group 0 must be"),
+        ({"lr": torch.tensor(-1.0)}, "lr of group 0 must be"),
+        ({"lr": torch.ones(2)}, "lr of group 0 must be one number"),
+        ({"weight_decay": -0.1}, "weight_decay of group 0 must be"),
+        ({"total_steps": 0}, "total_steps of group 0 must be"),
+        ({"total_steps": 1.5}, "total_steps of group 0 must be"),
         ({"block_size": 0}, "block_size counts"),
     ],
 )
@@ -223,16 +228,168 @@ def test_options_that_make_no_sense_are_refused(torch_package: ModuleType, optio
 
 
 def test_parameters_that_cannot_be_trained_are_refused(torch_package: ModuleType) -> None:
-    with pytest.raises(ValueError, match="empty parameter list"):
+    with pytest.raises(ValueError, match="no parameters to train; pass"):
         torch_package.Mnemosyne([])
-    with pytest.raises(ValueError, match=r"dtype torch\.int64"):
+    with pytest.raises(ValueError, match=r"parameter 0 of group 0 has dtype torch\.int64.*leave it out"):
         torch_package.Mnemosyne([torch.zeros(3, dtype=torch.int64)])
 
 
 def test_the_state_of_another_optimizer_is_refused(torch_package: ModuleType) -> None:
     params = parameters([(3,)])
-    with pytest.raises(ValueError, match="was not saved by small-cell"):
-        torch_package.Mnemosyne(params).load_state_dict(torch.optim.AdamW(params).state_dict())
+    optimizer = torch_package.Mnemosyne(params)
+    with pytest.raises(
+        ValueError, match=r"group 0 of this state was saved by another optimizer, and this is small-cell"
+    ):
+        optimizer.load_state_dict(torch.optim.AdamW(params).state_dict())
+    other = copy.deepcopy(optimizer.state_dict())
+    other["param_groups"][0]["cell"] = {"name": "elder-cell", "version": "0.9.0", "digest": "0123456789abcdef"}
+    with pytest.raises(
+        ValueError, match=r"saved by elder-cell 0\.9\.0 \(digest 0123456789ab\), and this is small-cell 1\.0\.0"
+    ):
+        optimizer.load_state_dict(other)
+
+
+@pytest.mark.parametrize("slot", ["fast", "recall"])
+def test_a_state_of_another_shape_is_refused_and_changes_nothing(torch_package: ModuleType, slot: str) -> None:
+    params = parameters([(3,), (4, 5)])
+    optimizer = torch_package.Mnemosyne(params)
+    train(optimizer, params, 1)
+    kept = optimizer.state[params[1]][slot]
+    state = copy.deepcopy(optimizer.state_dict())
+    state["state"][1][slot] = torch.zeros(4, 6)
+    with pytest.raises(ValueError, match=rf"{slot} of parameter 1 of group 0 has shape \(4, 6\) in this state where"):
+        optimizer.load_state_dict(state)
+    assert optimizer.state[params[1]][slot] is kept
+    del state["state"][1][slot]
+    with pytest.raises(ValueError, match="the state of parameter 1 of group 0 holds"):
+        optimizer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_state_is_kept_whole_for_parameters_of_another_dtype(torch_package: ModuleType, dtype: torch.dtype) -> None:
+    params = parameters([(33,), (5, 7)])
+    optimizer = torch_package.Mnemosyne(params)
+    train(optimizer, params, 3)
+    others = [torch.nn.Parameter(param.detach().to(dtype)) for param in params]
+    other = torch_package.Mnemosyne(others)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for param, cast in zip(params, others, strict=True):
+        for name, value in optimizer.state[param].items():
+            assert torch.equal(other.state[cast][name].to(value.dtype), value)
+    assert int(other.param_groups[0]["step"]) == 3
+
+
+def test_a_pickled_optimizer_goes_on_exactly(torch_package: ModuleType) -> None:
+    params = parameters([(30,), (8, 9)])
+    optimizer = torch_package.Mnemosyne(params, total_steps=9, block_size=64)
+    train(optimizer, params, 2)
+    resumed_params, resumed = pickle.loads(pickle.dumps((params, optimizer)))
+    expected = train(optimizer, params, 3, seed=5)
+    for left, right in zip(train(resumed, resumed_params, 3, seed=5), expected, strict=True):
+        assert torch.equal(left, right)
+
+
+def test_a_group_that_comes_later_keeps_the_clock(torch_package: ModuleType) -> None:
+    params = parameters([(30,), (8, 9)])
+    optimizer = torch_package.Mnemosyne(params[:1], total_steps=9)
+    train(optimizer, params[:1], 2)
+    optimizer.add_param_group({"params": [params[1]], "lr": 0.5})
+    train(optimizer, params, 2)
+    assert int(optimizer.param_groups[0]["step"]) == 4
+    expected = copy.deepcopy(params)
+    resumed = torch_package.Mnemosyne([{"params": [expected[0]]}, {"params": [expected[1]]}])
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for left, right in zip(train(resumed, expected, 2), train(optimizer, params, 2), strict=True):
+        assert torch.equal(left, right)
+    with pytest.raises(ValueError, match="lr of group 2 must be"):
+        optimizer.add_param_group({"params": parameters([(2,)]), "lr": -1.0})
+    assert len(optimizer.param_groups) == 2
+
+
+def _sequence(optimizer: Any) -> Any:
+    schedules = torch.optim.lr_scheduler
+    warmup = schedules.LinearLR(optimizer, 0.1, total_iters=2)
+    return schedules.SequentialLR(optimizer, [warmup, schedules.CosineAnnealingLR(optimizer, 4)], milestones=[2])
+
+
+@pytest.mark.parametrize("lr", [0.5, torch.tensor(0.5)])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5),
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=8, cycle_momentum=False),
+        lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0),
+        _sequence,
+    ],
+)
+def test_torchs_schedulers_move_the_step(torch_package: ModuleType, schedule: Any, lr: Any) -> None:
+    """The same as setting by hand what the scheduler set."""
+    params = parameters([(50,)])
+    expected = copy.deepcopy(params)
+    optimizer = torch_package.Mnemosyne(params, lr=copy.deepcopy(lr))
+    by_hand = torch_package.Mnemosyne(expected)
+    scheduler = schedule(optimizer)
+    rates = []
+    for _ in range(5):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        by_hand.param_groups[0]["lr"] = rates[-1]
+        for left, right in zip(
+            train(optimizer, params, 1, seed=len(rates)), train(by_hand, expected, 1, seed=len(rates)), strict=True
+        ):
+            assert torch.equal(left, right)
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            scheduler.step(1.0)
+        else:
+            scheduler.step()
+    assert len(set(rates)) > 1
+
+
+def test_a_gradient_scaler_works_as_with_adamw(torch_package: ModuleType) -> None:
+    params = parameters([(50,)])
+    expected = copy.deepcopy(params)
+    optimizer, plain = torch_package.Mnemosyne(params), torch_package.Mnemosyne(expected)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # pyright: ignore[reportPrivateImportUsage]
+    for step in range(3):
+        scaler.scale((params[0] ** 2).sum()).backward()
+        if step == 1:
+            params[0].grad = torch.full((50,), torch.inf)
+        else:
+            expected[0].grad = 2 * expected[0].detach()
+            plain.step()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert torch.equal(params[0], expected[0])
+
+
+class _Allocations(TorchDispatchMode):
+    """The largest storage that an operation makes."""
+
+    def __init__(self, known: Sequence[Tensor]):
+        super().__init__()
+        self.known = {value.untyped_storage().data_ptr() for value in known}
+        self.largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() not in self.known:
+                self.largest = max(self.largest, value.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_array_is_larger_than_a_few_blocks(torch_package: ModuleType, dtype: torch.dtype, turned: bool) -> None:
+    params = parameters([(200, 333), (40,)], dtype=dtype)
+    if turned:
+        params[0] = torch.nn.Parameter(params[0].detach().t().contiguous().t())
+    optimizer = torch_package.Mnemosyne(params, block_size=1024)
+    train(optimizer, params, 1)
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    with _Allocations([*params, *(param.grad for param in params if param.grad is not None), *kept]) as allocations:
+        optimizer.step()
+    assert 0 < allocations.largest <= 8 * 4 * 1024
 
 
 def test_a_transformer_learns(torch_package: ModuleType) -> None:

@@ -144,4 +144,4 @@ def test_weights_that_are_not_finite_are_not_frozen(freeze_small: Freeze, value:
     weights = {**frozen.weights, name: jnp.full(frozen.weights[name].shape, value)}
     cell = with_weights(frozen.cell(), {key: np.asarray(weight) for key, weight in weights.items()})
     with pytest.raises(MnemoError, match=f"{name} is not finite"):
-        freeze(cell, frozen.config, name="a", version="1.0.0", training=frozen.manifest.training)
+        freeze(cell, name="a", version="1.0.0", training=frozen.manifest.training)

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from mnemo_compile.cell import build_cell, cell_config, cell_weights, with_weights
+from mnemo_compile.cell import cell_config, cell_weights, with_weights
 from mnemo_compile.errors import MnemoError
 
-CELL = build_cell(cell_config({"kind": "mnemosyne", "token": 4}))
+CELL = cell_config({"kind": "mnemosyne", "token": 4}).build()
 
 
 def test_names_are_the_paths_of_the_modules() -> None:

@@ -2,15 +2,19 @@
 
 import json
 import pathlib
+import re
 import sys
 import types
 from collections.abc import Callable
 
 import pytest
 
+from mnemo_compile import _version
+from mnemo_compile._verify import VerificationReport
 from mnemo_compile.artifact import FrozenCell, load_bundle
 from mnemo_compile.cli import main
 from mnemo_compile.errors import MissingExtraError, MnemoError, UsageError
+from mnemo_compile.program import PASSES, PHASES
 from mnemo_compile.zoo import open_zoo, publish
 
 Freeze = Callable[..., FrozenCell]
@@ -114,6 +118,11 @@ def test_inspect(run, bundle: pathlib.Path) -> None:
     assert facts["digest"] == frozen.digest
     assert facts["weights"] == sum(weight.size for weight in frozen.weights.values())
     assert facts["state_bytes_a_parameter"] == 4 * len(facts["memory_slots"]) <= 12
+    assert set(facts["phases"]) == set(PHASES)
+    for figures in facts["phases"].values():
+        (equations, fewer), (operations, less) = figures["equations"], figures["operations"]
+        assert 0 < fewer < equations and 0 < less <= operations
+    assert 10 < facts["operations_a_coordinate"][1] <= facts["operations_a_coordinate"][0]
     assert facts["state_bytes_a_tensor"] > 0
     assert facts["chunk_length"] == frozen.cell().chunk_length
     assert facts["training"]["figures"] == {"validation loss": 0.25}
@@ -244,16 +253,23 @@ def test_zoo_verify(run, zoo_folder: str) -> None:
     assert run("zoo", "verify", "small-cell@1.0.0", "--zoo", zoo_folder).code == 0
 
 
-def report(target: str, passed: bool = True) -> types.SimpleNamespace:
-    return types.SimpleNamespace(
-        target=target, phases={"encode": 1.25e-7, "decode": 3e-7}, step_error=2e-7, drift=4.5e-6, passed=passed
+def report(target: str, step_error: float = 2e-7) -> VerificationReport:
+    return VerificationReport(
+        target=target,
+        name="small-cell",
+        version="1.0.0",
+        digest="0" * 64,
+        phases={"encode": 1.2e-7, "update": 3e-7},
+        step_error=step_error,
+        drift=4.5e-6,
     )
 
 
 def test_export(run, stub, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
     calls = []
 
-    def export(frozen: FrozenCell, targets: tuple[str, ...], out: pathlib.Path):
+    def export(frozen: FrozenCell, targets: tuple[str, ...], out: pathlib.Path, watch: object):
+        assert watch is None
         calls.append((frozen.digest, targets, out))
         return [report(target) for target in targets]
 
@@ -265,27 +281,76 @@ def test_export(run, stub, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None
         assert shown in outcome.out
     assert "\x1b" not in outcome.out
     found = json.loads(run("export", bundle, "--target", "onnx", "--out", tmp_path / "out", "--json").out)
-    assert found == [
-        {"target": "onnx", "phases": {"encode": 1.25e-7, "decode": 3e-7}, "step_error": 2e-7, "drift": 4.5e-6}
-        | {"passed": True}
-    ]
+    assert found == [report("onnx").model_dump(mode="json") | {"passed": True}]
 
 
-def test_an_export_that_differs(run, stub, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    stub("exporters", export=lambda *_: [report("onnx"), report("torch", passed=False)])
-    outcome = run("export", bundle, "--target", "all", "--out", tmp_path / "out")
-    assert outcome.code == 1
-    assert outcome.error == "torch did not agree with the reference and nothing was written for it"
-    assert "differs" in outcome.out
+def test_the_program_is_shown_after_a_pass(run, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    outcome = run("export", bundle, "--target", "torch", "--out", tmp_path / "out", "--print-after", "canonicalise")
+    assert outcome.code == 0, outcome.err
+    shown = re.findall(r"^# (\w+), after (\w+)\nprogram (\w+)$", outcome.err, re.MULTILINE)
+    assert sorted(shown) == sorted((name, "canonicalise", name) for name in PHASES)
+    assert "%square" in outcome.err and "kind=sum" in outcome.err and "reduce_sum" not in outcome.err
+    assert "canonicalise" not in outcome.out
+    refused = run("export", bundle, "--target", "torch", "--out", tmp_path / "other", "--print-after", "licm")
+    assert refused.code == 2
+    assert refused.error == f"there is no pass 'licm'; the passes are {', '.join(PASSES)} and all"
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_export_is_verified_again_where_it_is(run, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "out"
+    assert run("export", bundle, "--target", "torch", "--target", "onnx", "--out", out).code == 0
+    bundle.rename(tmp_path / "away")
+    moved = out.rename(tmp_path / "moved")
+    reports = json.loads(run("zoo", "verify", moved, "--json").out)
+    assert [found["target"] for found in reports] == ["onnx", "torch"]
+    for found in reports:
+        written = json.loads((moved / found["target"] / "verification.json").read_text())
+        assert found == written | {"passed": True}
+
+    phases = moved / "torch" / "small_cell" / "weights.safetensors"
+    content = bytearray(phases.read_bytes())
+    content[-2] ^= 0x40
+    phases.write_bytes(content)
+    broken = run("zoo", "verify", moved / "torch")
+    assert broken.code == 1
+    assert "the torch export does not compute what the cell computes" in broken.err
+    assert broken.err.strip().endswith("export it again")
+    assert "differs" in broken.out
+
+    marker = moved / "onnx" / "artifact.json"
+    marker.write_text(marker.read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    assert run("zoo", "verify", moved / "onnx").error.endswith(
+        f"run: pip install 'mnemo-compile>={_version.version()}'"
+    )
+    assert "holds no export" in run("zoo", "verify", tmp_path).error
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("jaxpr", "{ lambda ; "),
+        ("program", "program recall\n  input %clock.step: f32[rows]"),
+        ("torch", "def update("),
+        ("optax", "def update("),
+        ("onnx", "Einsum"),
+        ("stablehlo", "stablehlo."),
+    ],
+)
+def test_inspect_emits_each_stage(run, bundle: pathlib.Path, stage: str, said: str) -> None:
+    outcome = run("inspect", bundle, "--emit", stage)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert said in outcome.out
+    assert "\x1b" not in outcome.out
 
 
 def test_export_refuses(run, stub, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
     target = run("export", bundle, "--target", "tensorflow", "--out", tmp_path / "out")
     assert target.code == 2
-    assert "'onnx', 'torch', 'optax', 'all'" in target.error
+    assert "'onnx', 'torch', 'optax', 'stablehlo', 'all'" in target.error
     assert "--target" in run("export", bundle, "--out", tmp_path / "out").error
 
-    def missing(*_: object) -> None:
+    def missing(*_: object, **__: object) -> None:
         raise MissingExtraError("torch", "torch")
 
     stub("exporters", export=missing)

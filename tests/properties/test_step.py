@@ -15,7 +15,7 @@ import pytest
 
 from mnemo_compile import _step
 from mnemo_compile._layout import Layout, sampled_chunks, shape_facts
-from mnemo_compile.cell import build_cell, cell_config
+from mnemo_compile.cell import cell_config
 from tests.helpers import layout_of, learned_cell, normal, relative, trajectory
 
 # Few sets of shapes, so that each is compiled once and met by many examples.
@@ -173,7 +173,7 @@ def test_weight_decay_is_decoupled() -> None:
 
 @pytest.mark.parametrize("shape", [(20, 30), (17,)])
 def test_before_it_has_learned_the_direction_is_that_of_adam(shape: tuple[int, ...]) -> None:
-    cell = build_cell(cell_config({"kind": "mnemosyne", "momentum": [0.9, 0.9], "second_moment": 0.99}))
+    cell = cell_config({"kind": "mnemosyne", "momentum": [0.9, 0.9], "second_moment": 0.99}).build()
     adam = optax.scale_by_adam(b1=0.9, b2=0.99, eps=0.0)
     params = normal(0, [shape])
     history = [normal(1 + t, [shape]) for t in range(12)]

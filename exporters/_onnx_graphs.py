@@ -1,0 +1,240 @@
+"""The models of the onnx target: a phase, the first step's carried values, and a whole step of one tensor."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ..program import CompiledCell, Program
+from ._onnx_builder import Builder, graph_input, Rows, typed
+from ._onnx_primitives import TABLE
+
+LARGEST_BLOCK = 1 << 15
+"""Coordinates that a step works on at a time, at most."""
+LARGEST_VALUE = 1 << 18
+"""Numbers of a block's widest intermediate result, at most. Both keep what is worked on in a processor's cache."""
+
+
+def phase_graph(program: Program) -> ir.Graph:
+    """A phase over any number of rows."""
+    b = Builder(TABLE)
+    inputs = {value.name: graph_input(value.name, value.shape, value.dtype) for value in program.inputs}
+    sized = next(inputs[value.name] for value in program.inputs if value.shape[:1] == ("rows",))
+    outputs = b.call(program, inputs, Rows("rows", b.op("Shape", sized, start=0, end=1)))
+    # Names are unique in a graph, so what goes in and comes out is called otherwise when it comes out.
+    named = {f"next.{name}" if name in inputs else name: value for name, value in outputs.items()}
+    return b.graph(program.name, inputs.values(), named)
+
+
+def carried(compiled: CompiledCell) -> dict[str, tuple[tuple[Any, ...], str]]:
+    """Shape and dtype of what a step gives to the next, besides the parameter."""
+    memory = {f"memory.{slot}": (("N", *shape), "float32") for slot, shape in compiled.memory_slots.items()}
+    state = {f"state.{name}": (value.shape, "float32") for name, value in compiled.initial_state.items()}
+    return {**memory, **state, "step": ((), "int64"), "skipped": ((), "int64")}
+
+
+def init_graph(compiled: CompiledCell) -> ir.Graph:
+    """From a tensor to what its first step is given."""
+    b = Builder(TABLE)
+    param = graph_input("param", ("N",))
+    count = b.op("Shape", param)
+    outputs: dict[str, ir.Value] = {}
+    for name, (shape, dtype) in carried(compiled).items():
+        group, _, key = name.partition(".")
+        if group == "memory":
+            value = b.op("Expand", b.constant(0, dtype), b.op("Concat", count, b.ints(*shape[1:]), axis=0))
+        elif group == "state":
+            value = b.op("Identity", b.initializer(f"initial.{key}", compiled.initial_state[key]))
+        else:
+            value = b.op("Identity", b.constant(0, dtype))
+        outputs[name] = typed(value, shape, dtype)
+    return b.graph("init", [param], outputs)
+
+
+def step_graph(compiled: CompiledCell) -> ir.Graph:
+    """The whole step of one tensor of N coordinates, block after block."""
+    b = Builder(TABLE)
+    programs = compiled.programs
+    given = {name: graph_input(name, ("N",)) for name in ("param", "grad")}
+    given.update((name, graph_input(name, *about)) for name, about in carried(compiled).items())
+    given.update((name, graph_input(name, ())) for name in ("matrix", "aspect", "total_steps", "lr", "weight_decay"))
+    tensor = _Tensor(b, compiled, given)
+    rows = tensor.rows()
+
+    moments = tensor.sum_blocks(programs["measure"])
+    counted = _all_finite(b, moments)
+    rows |= {
+        **moments,
+        "guard.finite": typed(b.op("Cast", counted, to=int(ir.DataType.FLOAT)), (1,), name="finite.row"),
+    }
+
+    # What nothing needs of the sample is removed with the other unused nodes.
+    chunks, count = tensor.sample()
+    recalled: dict[str, ir.Value] = {}
+    if "encode" in programs:
+        rows |= _summed(b, b.call(programs["encode"], {**rows, **chunks}, count))
+    if "recall" in programs:
+        recalled = b.call(programs["recall"], rows, Rows(1, b.ints(1)))
+        rows |= {name: value for name, value in recalled.items() if name.startswith("context.")}
+    if "probe" in programs:
+        rows |= _summed(b, b.call(programs["probe"], {**rows, **chunks}, count))
+
+    outputs = {f"next.{name}": value for name, value in tensor.update_blocks(programs["update"], rows).items()}
+    for name, value in compiled.initial_state.items():
+        squeezed = b.op("Squeeze", recalled[f"state.{name}"], b.ints(0))
+        outputs[f"next.state.{name}"] = typed(squeezed, value.shape)
+    took = b.op("Squeeze", counted, b.ints(0))
+    refused = b.op("Sub", b.constant(1, np.int64), took)
+    outputs["next.step"] = typed(b.op("Add", given["step"], took), (), "int64")
+    outputs["next.skipped"] = typed(b.op("Add", given["skipped"], refused), (), "int64")
+    outputs["finite"] = typed(b.op("Cast", took, to=int(ir.DataType.BOOL)), (), "bool")
+    return b.graph("step", given.values(), outputs)
+
+
+class _Tensor:
+    """A tensor's coordinates as chunks, in blocks of as many as are worked on at a time."""
+
+    def __init__(self, b: Builder, compiled: CompiledCell, given: Mapping[str, ir.Value]):
+        self.b = b
+        self.given = given
+        self.length = compiled.chunk_length
+        self.sample_chunks = compiled.sample_chunks
+        self.coordinates = ["param", "grad", *(f"memory.{slot}" for slot in compiled.memory_slots)]
+        self.state = [f"state.{name}" for name in compiled.initial_state]
+        most = _block_chunks(compiled)
+        self.count = self._named("count", b.op("Shape", given["param"]))
+        self.chunks = self._named("chunks", self._divided_up(self.count, b.ints(self.length)))
+        blocks = self._named("blocks", self._divided_up(self.chunks, b.ints(most)))
+        # Blocks of the same size, so that little is padded.
+        per_block = self._divided_up(self.chunks, blocks)
+        self.block = Rows("block", self._named("block", per_block))
+        self.block_size = self._named("block.size", b.op("Mul", per_block, b.ints(self.length)))
+        zero, one = b.constant(0, np.int64), b.constant(1, np.int64)
+        places = b.op("Range", zero, b.op("Squeeze", blocks, b.ints(0)), one)
+        starts = b.op("Unsqueeze", b.op("Mul", places, self.block_size), b.ints(1))
+        self.starts = typed(starts, ("blocks", 1), "int64", "block.starts")
+
+    def _named(self, name: str, value: ir.Value) -> ir.Value:
+        return typed(value, (1,), "int64", name)
+
+    def _divided_up(self, count: ir.Value, size: ir.Value) -> ir.Value:
+        """count / size, rounded up."""
+        return self.b.op("Div", self.b.op("Sub", self.b.op("Add", count, size), self.b.ints(1)), size)
+
+    def rows(self) -> dict[str, ir.Value]:
+        """What is known of the tensor before its step, as one row each."""
+        b, given = self.b, self.given
+        numbers = {
+            "facts.matrix": given["matrix"],
+            "facts.aspect": given["aspect"],
+            "clock.step": b.op("Cast", given["step"], to=int(ir.DataType.FLOAT)),
+            "clock.total": given["total_steps"],
+            "hyper.lr": given["lr"],
+            "hyper.weight_decay": given["weight_decay"],
+        }
+        rows = {name: typed(b.op("Unsqueeze", value, b.ints(0)), (1,)) for name, value in numbers.items()}
+        rows["facts.coordinates"] = typed(b.op("Cast", self.count, to=int(ir.DataType.FLOAT)), (1,))
+        for name in self.state:
+            rows[name] = typed(b.op("Unsqueeze", given[name], b.ints(0)), (1, *given[name].shape))
+        for name, value in rows.items():
+            value.name = f"row.{name}"
+        return rows
+
+    def sum_blocks(self, program: Program) -> dict[str, ir.Value]:
+        """What a phase gives of the gradient, summed over all chunks."""
+        shapes = {name: [1, *operand.shape[1:]] for name, operand in program.outputs}
+
+        def body(start: ir.Value, sums: Mapping[str, ir.Value]) -> tuple[dict[str, ir.Value], list[ir.Value]]:
+            results = _summed(self.b, self.b.call(program, {"grad": self._block("grad", start)}, self.block))
+            added = {name: self.b.op("Add", value, results[name]) for name, value in sums.items()}
+            return {
+                name: typed(value, shapes[name], name=f"{program.name}.{name}.after") for name, value in added.items()
+            }, []
+
+        zeros = {name: self.b.constant(np.zeros(shape), np.float32) for name, shape in shapes.items()}
+        sums, _ = self.b.scan(program.name, self.starts, zeros, body)
+        return {name: typed(value, shapes[name], name=name) for name, value in sums.items()}
+
+    def update_blocks(self, program: Program, rows: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
+        """The next value of every coordinate."""
+        needed = {value.name for value in program.inputs}
+
+        def body(start: ir.Value, sums: Mapping[str, ir.Value]) -> tuple[dict[str, ir.Value], list[ir.Value]]:
+            chunks = {name: self._block(name, start) for name in self.coordinates if name in needed}
+            return {}, list(self.b.call(program, {**rows, **chunks}, self.block).values())
+
+        _, collected = self.b.scan(program.name, self.starts, {}, body)
+        results = {}
+        for (name, _), value in zip(program.outputs, collected, strict=True):
+            inner = self._inner(name)
+            typed(value, ("blocks", "block", self.length, *inner), name=f"blocks.{name}")
+            flat = typed(self.b.op("Reshape", value, self.b.ints(-1, *inner)), ("padded", *inner))
+            taken = self.b.op("Slice", flat, self.b.ints(0), self.count, self.b.ints(0))
+            results[name] = typed(taken, ("N", *inner))
+        return results
+
+    def sample(self) -> tuple[dict[str, ir.Value], Rows]:
+        """The sampled chunks, evenly spaced, and which of their places hold a coordinate."""
+        b = self.b
+        zero, one = b.constant(0, np.int64), b.constant(1, np.int64)
+        taken = self._named("sample", b.op("Min", self.chunks, b.ints(self.sample_chunks)))
+        numbers = b.op("Range", zero, b.op("Squeeze", taken, b.ints(0)), one)
+        picked = b.op("Div", b.op("Mul", numbers, self.chunks), taken)
+        firsts = b.op("Unsqueeze", b.op("Mul", picked, b.ints(self.length)), b.ints(1))
+        places = b.op("Add", firsts, b.ints(*range(self.length)))
+        shape = ("sample", self.length)
+        valid = typed(b.op("Less", places, self.count), shape, "bool", "sample.valid")
+        inside = typed(b.op("Min", places, b.op("Sub", self.count, b.ints(1))), shape, "int64", "sample.places")
+        chunks = {"valid": valid}
+        for name in self.coordinates:
+            inner = self._inner(name)
+            gathered = typed(b.op("Gather", self.given[name], inside, axis=0), (*shape, *inner))
+            present = b.op("Unsqueeze", valid, b.ints(*range(2, 2 + len(inner)))) if inner else valid
+            chunks[name] = typed(
+                b.op("Where", present, gathered, b.constant(0, np.float32)), (*shape, *inner), name=f"sample.{name}"
+            )
+        return chunks, Rows("sample", taken)
+
+    def _block(self, name: str, start: ir.Value) -> ir.Value:
+        """A block of chunks, the last one padded with zeros."""
+        b, inner = self.b, self._inner(name)
+        stop = b.op("Add", start, self.block_size)
+        taken = b.op("Slice", self.given[name], start, stop, b.ints(0))
+        missing = b.op("Sub", self.block_size, b.op("Shape", taken, start=0, end=1))
+        before, after = b.ints(*(0,) * (1 + len(inner))), b.ints(*(0,) * len(inner))
+        padded = b.op("Pad", taken, b.op("Concat", before, missing, *([after] if inner else []), axis=0))
+        chunks = b.op("Reshape", padded, b.ints(-1, self.length, *inner))
+        return typed(chunks, ("block", self.length, *inner), name=f"block.{name}")
+
+    def _inner(self, name: str) -> list[int]:
+        shape = self.given[name].shape
+        assert shape is not None
+        return [int(size) for size in shape[1:]]
+
+
+def _block_chunks(compiled: CompiledCell) -> int:
+    """Chunks in a block, at most."""
+    shapes = [equation.output.shape for equation in compiled.programs["update"].equations]
+    widest = max(math.prod(size for size in shape if isinstance(size, int)) for shape in shapes)
+    return max(min(LARGEST_BLOCK // compiled.chunk_length, LARGEST_VALUE // widest), 1)
+
+
+def _summed(b: Builder, values: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
+    """One row for all of them."""
+    totals = {}
+    for name, value in values.items():
+        assert value.shape is not None
+        total = b.op("ReduceSum", value, b.ints(0), keepdims=1)
+        totals[name] = typed(total, (1, *value.shape[1:]), name=f"sum.{name}")
+    return totals
+
+
+def _all_finite(b: Builder, moments: Mapping[str, ir.Value]) -> ir.Value:
+    """1 where every moment is finite, else 0; shape 1, int64."""
+    flat = [b.op("Reshape", value, b.ints(-1)) for value in moments.values()]
+    small = b.op("Less", b.op("Abs", b.op("Concat", *flat, axis=0)), b.constant(np.inf, np.float32))
+    return typed(
+        b.op("ReduceMin", b.op("Cast", small, to=int(ir.DataType.INT64)), b.ints(0), keepdims=1), (1,), "int64"
+    )

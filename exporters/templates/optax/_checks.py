@@ -1,0 +1,80 @@
+"""What a user hands in, looked at before anything is computed: each refusal says what, where and the mend."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._phases import MEMORY, NAME, STATE
+
+
+def check_options(lr: Any, weight_decay: Any, total_steps: Any, block_size: Any) -> None:
+    """Raises `ValueError` for what makes no sense. Arrays, which may be traced, are taken as they are."""
+    for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+        if isinstance(value, int | float | np.number) and not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
+    is_known = total_steps is not None and not isinstance(total_steps, jax.Array)
+    if is_known and (not isinstance(total_steps, int | np.integer) or total_steps < 1):
+        raise ValueError(f"total_steps must be a positive integer, or None if it is not known, not {total_steps!r}")
+    if isinstance(block_size, jax.Array):
+        raise ValueError("block_size must not be traced; name it in the static_args of optax.inject_hyperparams")
+    if not isinstance(block_size, int) or block_size < 1:
+        raise ValueError(f"block_size counts coordinates and must be a positive integer, not {block_size!r}")
+
+
+def floating_leaves(params: Any) -> list[jax.Array]:
+    """The parameters in the order of the tree. One that is not of floating point raises `ValueError`."""
+    leaves = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(
+                f"the parameter {_named(path)} has dtype {jnp.result_type(leaf)} and only floating point can be "
+                "trained; leave it out, or mask it with optax.masked"
+            )
+        leaves.append(leaf)
+    return leaves
+
+
+def leaves_like(params: Any, tree: Any, what: str, kept: tuple[int, ...] = ()) -> list[jax.Array]:
+    """The arrays of a tree like the parameters', of their shapes and `kept`; another raises `ValueError`."""
+    expected = jax.tree_util.tree_leaves_with_path(params)
+    given = jax.tree_util.tree_leaves_with_path(tree)
+    if jax.tree.structure(tree) != jax.tree.structure(params):
+        ours, theirs = [_named(path) for path, _ in expected], [_named(path) for path, _ in given]
+        missing, spare = [p for p in ours if p not in theirs], [p for p in theirs if p not in ours]
+        where = f" without {missing[0]}" if missing else f" with {spare[0]}" if spare else ""
+        raise ValueError(
+            f"{what} are a tree{where} that is not that of the parameters; give one like the params that init was "
+            "given, with None where a parameter is None"
+        )
+    for (path, array), (_, param) in zip(given, expected, strict=True):
+        shape = (*jnp.shape(param), *kept)
+        if jnp.shape(array) != shape:
+            raise ValueError(f"{what} have shape {jnp.shape(array)} at {_named(path)} where {shape} belongs")
+    return [array for _, array in given]
+
+
+def check_state(state: Any, tensors: int) -> None:
+    """Raises `ValueError` for what is not the state of this cell for this many tensors."""
+    memory, recall = getattr(state, "memory", None), getattr(state, "recall", None)
+    if not isinstance(memory, Mapping) or not isinstance(recall, Mapping):
+        raise ValueError(f"the state is a {type(state).__name__} and not one that init of {NAME} gave")
+    shapes = {name: tuple(jnp.shape(value)) for name, value in recall.items()}
+    expected = {name: (tensors, *shape) for name, shape in STATE.items()}
+    if set(memory) != set(MEMORY) or shapes != expected:
+        raise ValueError(
+            f"the state is that of another cell or of other parameters: it has {_listed(memory, shapes)} where "
+            f"{NAME} has {_listed(MEMORY, expected)}; make one with init"
+        )
+
+
+def _listed(memory: Mapping[str, Any], shapes: Mapping[str, Any]) -> str:
+    rows = [f"{name} {shapes[name]}" for name in sorted(shapes)]
+    return f"memory {', '.join(sorted(memory)) or 'of nothing'} and recall {', '.join(rows) or 'of nothing'}"
+
+
+def _named(path: Any) -> str:
+    return jax.tree_util.keystr(path) or "(the only one)"

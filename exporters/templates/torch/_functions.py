@@ -1,0 +1,37 @@
+"""What torch computes in another way than a compiled loop should."""
+
+import torch
+from torch import Tensor
+
+_SATURATED = 7.90531110763549805
+"""Where tanh is 1 but for rounding."""
+_NUMERATOR = (
+    -2.76076847742355e-16,
+    2.00018790482477e-13,
+    -8.60467152213735e-11,
+    5.12229709037114e-08,
+    1.48572235717979e-05,
+    6.37261928875436e-04,
+    4.89352455891786e-03,
+)
+_DENOMINATOR = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+
+
+def rational_tanh(x: Tensor) -> Tensor:
+    """tanh as a quotient of polynomials, the one of Eigen, within 4e-7 of its size in float32.
+
+    It is a quarter of the work of torch's, which a compiled loop calls as a function.
+    """
+    if x.dtype != torch.float32:
+        return torch.tanh(x)
+    x = x.clamp(-_SATURATED, _SATURATED)
+    square = x * x
+    return x * _polynomial(square, _NUMERATOR) / _polynomial(square, _DENOMINATOR)
+
+
+def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """From the highest power to the lowest."""
+    value = x * coefficients[0] + coefficients[1]
+    for coefficient in coefficients[2:]:
+        value = value * x + coefficient
+    return value

@@ -1,0 +1,82 @@
+// Trains a network with one hidden layer, its gradients written by hand, with an exported optimizer.
+//
+// node train.mjs MODELS TASK.json OUT.bin
+//
+// OUT.bin holds, for each step, the gradients of all tensors and then all parameters after the step, in float32.
+// The losses go to stdout as JSON.
+import fs from "node:fs";
+import path from "node:path";
+import ort from "onnxruntime-node";
+
+const [models, task, out] = process.argv.slice(2);
+const { inputs, labels, parameters, steps } = JSON.parse(fs.readFileSync(task, "utf8"));
+const [features, hidden] = parameters[0].shape;
+const classes = parameters[2].shape[1];
+
+const scalar = (number) => new ort.Tensor("float32", [number], []);
+const vector = (numbers) => new ort.Tensor("float32", Float32Array.from(numbers), [numbers.length]);
+
+// The mean cross-entropy and its gradients by the hidden layer's weights and biases, then the output layer's.
+function lossAndGradients([weights, biases, outWeights, outBiases]) {
+  const gradients = [weights, biases, outWeights, outBiases].map((values) => new Float64Array(values.length));
+  let loss = 0;
+  inputs.forEach((x, example) => {
+    const activity = Array.from({ length: hidden }, (_, j) =>
+      Math.tanh(x.reduce((sum, value, i) => sum + value * weights[i * hidden + j], biases[j])),
+    );
+    const scores = Array.from({ length: classes }, (_, k) =>
+      activity.reduce((sum, value, j) => sum + value * outWeights[j * classes + k], outBiases[k]),
+    );
+    const largest = Math.max(...scores);
+    const exponentials = scores.map((score) => Math.exp(score - largest));
+    const total = exponentials.reduce((sum, value) => sum + value);
+    loss -= Math.log(exponentials[labels[example]] / total) / inputs.length;
+    const byScore = exponentials.map((value, k) => (value / total - (k === labels[example])) / inputs.length);
+    byScore.forEach((slope, k) => (gradients[3][k] += slope));
+    activity.forEach((value, j) => {
+      let back = 0;
+      byScore.forEach((slope, k) => {
+        gradients[2][j * classes + k] += slope * value;
+        back += slope * outWeights[j * classes + k];
+      });
+      back *= 1 - value * value;
+      gradients[1][j] += back;
+      x.forEach((entry, i) => (gradients[0][i * hidden + j] += back * entry));
+    });
+  });
+  return { loss, gradients };
+}
+
+const load = (name) => ort.InferenceSession.create(path.join(models, name));
+const [init, update] = [await load("init.onnx"), await load("update.onnx")];
+
+const tensors = [];
+for (const { shape, values } of parameters) {
+  const matrix = shape.length > 1;
+  const longest = Math.max(...shape);
+  const fixed = {
+    matrix: scalar(matrix ? 1 : 0),
+    aspect: scalar(matrix ? longest ** 2 / values.length : 1),
+    total_steps: scalar(steps),
+    lr: scalar(1),
+    weight_decay: scalar(0),
+  };
+  const param = vector(values);
+  tensors.push({ fixed, held: { param, ...(await init.run({ param })) } });
+}
+
+const losses = [];
+const file = fs.openSync(out, "w");
+for (let step = 0; step < steps; step++) {
+  const { loss, gradients } = lossAndGradients(tensors.map(({ held }) => held.param.data));
+  losses.push(loss);
+  const grads = gradients.map(vector);
+  for (const [place, { fixed, held }] of tensors.entries()) {
+    const results = await update.run({ ...held, ...fixed, grad: grads[place] });
+    for (const name of Object.keys(held)) held[name] = results[`next.${name}`];
+  }
+  for (const grad of grads) fs.writeSync(file, grad.data);
+  for (const { held } of tensors) fs.writeSync(file, held.param.data);
+}
+fs.closeSync(file);
+console.log(JSON.stringify(losses));

@@ -1,0 +1,114 @@
+"""The onnx export runs in the oldest ONNX Runtime that knows its opset, and computes the same there."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnemo_compile._verify import (
+    AbstractArtifact,
+    AbstractRollout,
+    DRIFT_BOUND,
+    Reference,
+    STEP_BOUND,
+    trajectory_errors,
+)
+from mnemo_compile.artifact import FrozenCell
+from mnemo_compile.cell import cell_config
+from mnemo_compile.exporters.onnx import OnnxExporter
+from mnemo_compile.program import compile_cell
+
+OLDEST: dict[tuple[int, ...], str] = {
+    (3, 8): "1.14.0",
+    (3, 9): "1.14.0",
+    (3, 10): "1.14.0",
+    (3, 11): "1.15.0",
+    (3, 12): "1.17.0",
+    (3, 13): "1.20.0",
+}
+"""The oldest release for each Python; 1.14 is the first that knows opset 18."""
+UNREACHABLE = ("Failed to establish a new connection", "Connection refused", "Read timed out", "NameResolutionError")
+
+
+def interpreters() -> Iterator[tuple[str, str]]:
+    """The Pythons on this machine that a release is there for, with it."""
+    root = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
+    found = [shutil.which(f"python3.{minor}") for _, minor in OLDEST]
+    found += sorted(map(str, root.glob("versions/3.*/bin/python"))) + [sys.executable]
+    for path in filter(None, found):
+        asked = subprocess.run([path, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
+        version = tuple(map(int, asked.stdout.split())) if asked.returncode == 0 else None
+        if version in OLDEST:
+            yield path, OLDEST[version]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python with the oldest release that can be had, and nothing else."""
+    path, release = min(interpreters(), key=lambda each: tuple(map(int, each[1].split("."))))
+    folder = tmp_path_factory.mktemp("oldest")
+    subprocess.run([path, "-m", "venv", str(folder)], check=True, capture_output=True)
+    own = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+    numpy = "numpy<2" if release < "1.19" else "numpy"
+    install = [own, "-m", "pip", "install", "--disable-pip-version-check", f"onnxruntime=={release}", numpy]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=600)
+    if done.returncode and any(reason in done.stderr for reason in UNREACHABLE):
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run([own, "-c", "import onnxruntime as o; print(o.__version__)"], capture_output=True, text=True)
+    assert shown.stdout.strip() == release, shown.stderr
+    return own
+
+
+class Recorded(AbstractArtifact):
+    """Parameters after each step that were computed elsewhere, by tensor."""
+
+    def __init__(self, results: Sequence[np.ndarray]):
+        self.results = results
+
+    def phase(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    def start(
+        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
+    ) -> AbstractRollout:
+        return _Replay(self.results)
+
+
+class _Replay(AbstractRollout):
+    def __init__(self, results: Sequence[np.ndarray]):
+        self.steps = zip(*results, strict=True)
+
+    def step(self, grads: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return list(next(self.steps))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mnemosyne", "adam", "lstm"])
+def test_the_oldest_runtime_takes_the_steps_of_the_cell(
+    python: str, kind: str, freeze_small: Callable[..., FrozenCell], tmp_path: pathlib.Path
+) -> None:
+    frozen = freeze_small(3)
+    cell = frozen.cell() if kind == "mnemosyne" else cell_config({"kind": kind}).build()
+    compiled = compile_cell(cell)
+    OnnxExporter().emit(frozen, compiled, tmp_path)
+    reference = Reference(cell, compiled)
+    history = reference.trajectory
+    task: dict[str, Any] = {f"param.{i}": param for i, param in enumerate(history.params)}
+    task |= {f"grad.{i}": np.stack([grads[i] for grads in history.grads]) for i in range(len(history.params))}
+    np.savez(tmp_path / "task.npz", **task, **history.options, count=len(history.params))
+    script = pathlib.Path(__file__).parent / "rollout.py"
+    command = [python, "-I", str(script), str(tmp_path), str(tmp_path / "task.npz"), str(tmp_path / "out.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    results = np.load(tmp_path / "out.npz")
+    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):
+        recorded = Recorded([results[f"{level}.{i}"] for i in range(len(history.params))])
+        step_error, drift = trajectory_errors(recorded, history)
+        assert step_error <= STEP_BOUND and drift <= DRIFT_BOUND
