@@ -1,7 +1,9 @@
 """Exported optimizers for the process that exports them: written to a temporary folder, verified and imported."""
 
+import atexit
 import functools
 import pathlib
+import shutil
 import tempfile
 from types import ModuleType
 from typing import Any, TYPE_CHECKING
@@ -41,13 +43,15 @@ class _Key:
 
 
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
+def _folder() -> str:
     # Lives as long as the process: packages read their weights when they first need them.
-    return tempfile.TemporaryDirectory(prefix="mnemo-")
+    folder = tempfile.mkdtemp(prefix="mnemo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @functools.cache
 def _imported(key: _Key, target: str) -> ModuleType:
-    out = pathlib.Path(_folder().name) / "-".join(key.identity)
+    out = pathlib.Path(_folder()) / "-".join(key.identity)
     export(key.frozen, [target], out)
     return load_package(out / target / package_name(key.frozen))

@@ -1,6 +1,7 @@
 """Verification notices every number: one of them changed in what an emitter wrote, and the artifact fails."""
 
 import ast
+import dataclasses
 import io
 import math
 import pathlib
@@ -10,6 +11,8 @@ import tokenize
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
+import jax.extend.mlir.dialects.stablehlo as stablehlo
 import numpy as np
 import onnx
 import onnxruntime
@@ -105,30 +108,16 @@ def in_onnx(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
 
 def in_stablehlo(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
     """The programs with each floating-point number of their text in turn changed."""
-    import jax
-
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     text = exported.mlir_module()
-    for match in re.finditer(r"dense<(-?\d\.\d+E[-+]\d+)> : tensor<f32>", text):
-        number = repr(float(np.float32(changed(float(match[1])))))
-        number = number if "e" in number or "." in number else f"{number}.0"
-        new = text[: match.start(1)] + number.replace("e", "E") + text[match.end(1) :]
+    for match in re.finditer(r"dense<(-?\d[\d.]*(?:[eE][-+]\d+)?)> : tensor<f32>", text):
+        new = f"{text[: match.start(1)]}{changed(float(match[1])):.8E}{text[match.end(1) :]}"
         yield f"character {match.start(1)}: {match[0]}", with_module(exported, new)
 
 
 def with_module(exported: Any, text: str) -> bytes:
     """The exported function with another program."""
-    import dataclasses
-
-    import jax.extend.mlir.dialects.stablehlo as dialect
-    from jax.extend.mlir import ir
-    from jaxlib.mlir._mlir_libs import _stablehlo as lib  # noqa: F401
-
-    with ir.Context() as context:
-        context.allow_unregistered_dialects = True
-        dialect.register_dialect(context)
-        version = dialect.get_minimum_version()
-        module = dialect.serialize_portable_artifact_str(text, version)
+    module = stablehlo.serialize_portable_artifact_str(text, stablehlo.get_current_version())
     return dataclasses.replace(exported, mlir_module_serialized=module).serialize()
 
 

@@ -216,11 +216,11 @@ def test_the_state_of_another_cell_is_refused(package_of: Any) -> None:
 
 
 def test_contractions_leave_no_precision_to_the_backend(package_of: Any) -> None:
-    phases, weights = package_of("mnemosyne")._phases, package_of("mnemosyne")._optimizer._weights()
-    program = compile_cell(cell_of("mnemosyne")).programs["encode"]
+    phases, weights = package_of("tracks")._phases, package_of("tracks")._optimizer._weights()
+    program = compile_cell(cell_of("tracks")).programs["recall"]
     inputs = {
         value.name: jnp.ones([3 if n == "rows" else n for n in value.shape], value.dtype) for value in program.inputs
     }
-    text = jax.jit(phases.encode).lower(weights, inputs).as_text()
+    text = jax.jit(phases.recall).lower(weights, inputs).as_text()
     dots = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
     assert dots and all("precision = [HIGHEST, HIGHEST]" in line for line in dots)

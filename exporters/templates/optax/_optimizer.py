@@ -56,6 +56,10 @@ def mnemosyne(
 
     A transformation whose `update` needs the parameters. Arithmetic and state are float32. A step in which any gradient
     is not finite gives updates of zero and changes no state but the count `skipped`.
+
+    Under `jax.jit` with parameters and state donated, a step needs the updates and a block besides. Parameters may be
+    shared among devices: state lies where they do, and of a large one nothing is gathered if each device holds whole
+    chunks of `CHUNK_LENGTH` consecutive coordinates.
     """
     check_options(lr, weight_decay, total_steps, block_size)
     block = max(block_size // CHUNK_LENGTH, 1) * CHUNK_LENGTH

@@ -20,24 +20,6 @@ Tensors = dict[str, list[jax.Array]]
 """For each input over coordinates, such as `grad`, the tensors' arrays; axes beyond a tensor's are a memory slot's."""
 
 
-def apart(phase: Phase, names: Sequence[str]) -> Phase:
-    """The phase, in a loop over two halves of its rows: a compiler then works it out once, and not again in each of
-    the copies that take its outputs to their tensors."""
-
-    def in_halves(inputs: Rows) -> Rows:
-        rows = inputs[names[0]].shape[0]
-        half = -(-rows // 2)
-        padded = {
-            name: lax.pad(value, value.dtype.type(0), [(0, 2 * half - rows, 0), *((0, 0, 0) for _ in value.shape[1:])])
-            for name, value in inputs.items()
-        }
-        stacked = {name: value.reshape(2, half, *value.shape[1:]) for name, value in padded.items()}
-        outputs = lax.map(phase, stacked)
-        return {name: value.reshape(2 * half, *value.shape[2:])[:rows] for name, value in outputs.items()}
-
-    return in_halves
-
-
 class Piece(NamedTuple):
     """The coordinates of a tensor from `start` on: all of a small tensor, or the end of a large one."""
 
@@ -87,7 +69,7 @@ class Pack(NamedTuple):
         """The tensors with the phase's outputs in place of the inputs of the same names."""
         tensors = {name: list(arrays) for name, arrays in tensors.items()}
         ends = np.cumsum([piece.chunks for piece in self.pieces])[:-1]
-        for name, chunks in apart(phase, names)(self._inputs(names, tensors, rows)).items():
+        for name, chunks in _in_halves(phase)(self._inputs(names, tensors, rows)).items():
             for piece, part in zip(self.pieces, jnp.split(chunks, ends), strict=True):
                 tensors[name][piece.tensor] = piece.put(tensors[name][piece.tensor], part)
         return tensors
@@ -174,6 +156,27 @@ def _sum_where(is_row: np.ndarray, values: jax.Array) -> jax.Array:
     return jnp.sum(values, axis=1, where=is_row.reshape(*is_row.shape, *(1 for _ in values.shape[2:])))
 
 
+def _in_halves(phase: Phase) -> Phase:
+    """The phase in a loop over two halves of its rows.
+
+    What a loop gives is there before it is used: a compiler does not work the phase out again in each of the copies
+    that take its outputs to their tensors.
+    """
+
+    def halved(inputs: Rows) -> Rows:
+        (rows,) = {value.shape[0] for value in inputs.values()}
+        half = -(-rows // 2)
+
+        def split(value: jax.Array) -> jax.Array:
+            padding = [(0, 2 * half - rows, 0), *((0, 0, 0) for _ in value.shape[1:])]
+            return lax.pad(value, value.dtype.type(0), padding).reshape(2, half, *value.shape[1:])
+
+        outputs = lax.map(phase, jax.tree.map(split, inputs))
+        return {name: value.reshape(2 * half, *value.shape[2:])[:rows] for name, value in outputs.items()}
+
+    return halved
+
+
 class Sweep(NamedTuple):
     """Large tensors of one shape, worked on block by block, in place; a block has as many chunks of each of them."""
 
@@ -207,7 +210,7 @@ class Sweep(NamedTuple):
         views = self._views(list(tensors), tensors)
         written = [name for name in tensors if name != "param"]
         if not self.lanes:
-            phase = apart(phase, names)
+            phase = _in_halves(phase)
 
         def advance(step: jax.Array, held: Tensors) -> Tensors:
             outputs = self._run(phase, names, views | held, rows, step)
@@ -221,12 +224,8 @@ class Sweep(NamedTuple):
 
     def _views(self, names: Sequence[str], tensors: Tensors) -> Tensors:
         rank = tensors["param"][self.tensors[0]].ndim
-        return {
-            name: [
-                array.reshape(*self.view, *array.shape[rank:]) for array in map(tensors[name].__getitem__, self.tensors)
-            ]
-            for name in names
-        }
+        chosen = {name: [tensors[name][tensor] for tensor in self.tensors] for name in names}
+        return {name: [a.reshape(*self.view, *a.shape[rank:]) for a in arrays] for name, arrays in chosen.items()}
 
     def _run(self, phase: Phase, names: Sequence[str], views: Tensors, rows: Rows, step: jax.Array | int) -> Rows:
         """The phase over a block."""
@@ -331,21 +330,20 @@ def _without_lanes(tensors: Sequence[int], shape: Shape, block: int) -> Sweep:
 
 
 def _with_lanes(tensors: Sequence[int], shape: Shape, block: int) -> Sweep | None:
-    """Lanes for any even sharing of axes among this process's view of the devices; None where there can be none."""
-    devices, rank = jax.device_count(), len(shape)
-    inner = next((axis for axis in reversed(range(rank)) if math.prod(shape[axis:]) % CHUNK_LENGTH == 0), None)
+    """Lanes for whichever axes the devices share evenly; None where they can share none without cutting chunks."""
+    inner = next((axis for axis in reversed(range(len(shape))) if math.prod(shape[axis:]) % CHUNK_LENGTH == 0), None)
     if inner is None:
         return None
     sizes = (*shape[:inner], math.prod(shape[inner:]) // CHUNK_LENGTH)
-    lanes = [math.gcd(size, devices) for size in sizes]
+    lanes = [math.gcd(size, jax.device_count()) for size in sizes]
     if max(lanes) == 1:
         return None
     places = [size // lane for size, lane in zip(sizes, lanes, strict=True)]
     axis = max(range(len(places)), key=places.__getitem__)
     least = math.prod(shape) // places[axis]
     taken = tuple(tensors[: max(block // max(least, SHORTEST), 1)])
-    widths = [width for width in range(1, places[axis] + 1) if places[axis] % width == 0]
-    width = max((width for width in widths if width * least * len(taken) <= block), default=1)
+    most = min(max(block // (least * len(taken)), 1), places[axis])
+    width = next(width for width in range(most, 0, -1) if places[axis] % width == 0)
     view = (*(size for pair in zip(lanes, places, strict=True) for size in pair), CHUNK_LENGTH)
     kept = tuple(2 * i for i, lane in enumerate(lanes) if lane > 1)
     return Sweep(taken, view, 2 * axis + 1, width, places[axis] // width, kept)
