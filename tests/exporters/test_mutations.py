@@ -56,7 +56,7 @@ def changed(number: float) -> float:
     """Another number: a tenth more, but of a bound that is out of the way a bound that is in it."""
     if abs(number) < 1e-20 or math.isinf(number):
         return 1.0
-    return number * (1e6 if abs(number) > 1e6 else 1e3 if abs(number) < 1e-4 else 1.1)
+    return number * (1e4 if abs(number) > 1e6 else 1e3 if abs(number) < 1e-4 else 1.1)
 
 
 def in_python(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
@@ -174,7 +174,9 @@ def survivors(
     return alive
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target", ["torch", "onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("optax", "stablehlo"))]
+)
 def test_a_number_changed_in_an_emitters_output_fails(
     reference: Reference, frozen: FrozenCell, exported: pathlib.Path, tmp_path: pathlib.Path, target: str
 ) -> None:
