@@ -85,6 +85,31 @@ def _convert(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value
     return b.op("Cast", inputs[0], to=int(data_type(equation.params["dtype"], f"a value at {equation.source}")))
 
 
+def _to_bfloat16(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
+    """|x| + m − m, where m has the exponent of 2¹⁶ x and few bits: the sum has no place for more than bfloat16 has.
+
+    A Cast there and back will not do: ONNX Runtime 1.14 and 1.16 leave both out.
+    """
+    (x,) = inputs
+    assert x.dtype is not None
+    bits = np.finfo(x.dtype.numpy()).nmant
+    size, one = b.op("Abs", x), _float(b, x, 1)
+    is_large = b.op("Greater", size, one)
+    # So that nothing overflows.
+    scaled = b.op("Mul", size, b.op("Where", is_large, _float(b, x, 2.0**-32), one))
+    wide = 2.0 ** (bits - 3)
+    near = b.op("Sub", b.op("Mul", scaled, _float(b, x, wide + 1)), b.op("Mul", scaled, _float(b, x, wide)))
+    # `near` is the number of four bits or fewer next to |x|; one that is larger may have the next exponent.
+    shift = 2.0 ** (bits - 7)
+    shifts = (_float(b, x, shift * 15 / 16), _float(b, x, shift))
+    magic = b.op("Mul", near, b.op("Where", b.op("Greater", near, scaled), *shifts))
+    # Numbers below 2⁻¹²⁶ have the places that 2⁻¹²⁶ has.
+    magic = b.op("Max", magic, _float(b, x, shift * 2.0**-126))
+    rounded = b.op("Sub", b.op("Add", scaled, magic), magic)
+    back = b.op("Mul", rounded, b.op("Where", is_large, _float(b, x, 2.0**32), one))
+    return b.op("Where", b.op("Less", size, _float(b, x, np.inf)), b.op("Mul", back, b.op("Sign", x)), x)
+
+
 def _reduce(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
     kind, axes, x = equation.params["kind"], equation.params["axes"], inputs[0]
     if not axes:
@@ -165,6 +190,7 @@ TABLE: dict[str, Lowering] = {
     "or": _node("Or"),
     "select": _select,
     "convert": _convert,
+    "to_bfloat16": _to_bfloat16,
     "reduce": _reduce,
     "reshape": _reshape,
     "broadcast": _broadcast,

@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import safetensors.numpy
 
+from .._layout import ROLES
 from ..artifact import FrozenCell
 from ..program import CompiledCell
 from ._source import render, Renderer
@@ -33,14 +34,18 @@ def phases_source(
     frozen: FrozenCell, compiled: CompiledCell, table: Mapping[str, Renderer], target: str, imports: str, array: str
 ) -> str:
     """The text of `_phases.py`: the cell's sizes and one function a phase."""
-    programs = compiled.programs
+    programs, slots = compiled.programs, compiled.memory_slots
     constants = {
         "NAME": frozen.name,
         "VERSION": frozen.version,
         "DIGEST": frozen.digest,
         "CHUNK_LENGTH": compiled.chunk_length,
         "SAMPLE_CHUNKS": compiled.sample_chunks,
-        "MEMORY": dict(compiled.memory_slots),
+        "MEMORY": {name: slot.shape for name, slot in slots.items()},
+        "OF_CHUNKS": tuple(name for name, slot in slots.items() if slot.level == "chunk"),
+        "IN_BFLOAT16": tuple(name for name, slot in slots.items() if slot.dtype == "bfloat16"),
+        "KEPT_BY": {name: slot.roles for name, slot in slots.items() if slot.roles is not None},
+        "ROLES": ROLES,
         "STATE": {name: tuple(value.shape) for name, value in compiled.initial_state.items()},
         "INPUTS": {name: tuple(value.name for value in program.inputs) for name, program in programs.items()},
     }

@@ -1,6 +1,6 @@
-"""A cell's programs as functions of JAX: the phases, one tensor's whole step, and what its first step is given."""
+"""A cell's programs as functions of JAX: the phases, a tensor's share and step, and what its first step is given."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export, lax
 
-from ..program import CompiledCell, Equation, Literal, Operand, Program
+from ..program import CompiledCell, Dim, Equation, Literal, Operand, Program
+from ._one_tensor import COUNTERS, memory, network, ROWS, share_inputs, state, step_inputs, summarises
 from ._source import unsupported
 
 Inputs = Mapping[str, jax.Array]
@@ -58,94 +59,140 @@ def phase_function(compiled: CompiledCell, name: str) -> tuple[Function, Specs]:
     return phase, specs
 
 
-def tensor_specs(compiled: CompiledCell) -> Specs:
-    """What the step of a tensor of N coordinates is given."""
+def _specs(compiled: CompiledCell, shapes: Mapping[str, Sequence[Dim]]) -> Specs:
+    """Of inputs of the step, given their shapes in N and C."""
     (n,) = export.symbolic_shape("N")
-    shapes: dict[str, tuple[Any, ...]] = {"param": (n,), "grad": (n,)}
-    shapes.update((f"memory.{name}", (n, *shape)) for name, shape in compiled.memory_slots.items())
-    shapes.update((f"state.{name}", value.shape) for name, value in compiled.initial_state.items())
-    shapes.update((name, ()) for name in ("matrix", "aspect", "total_steps", "lr", "weight_decay"))
-    specs = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
-    return {**specs, **{name: jax.ShapeDtypeStruct((), np.int32) for name in ("step", "skipped")}}
+    sizes: dict[Any, Any] = {"N": n, "C": _chunk_count(compiled, n)}
+    return {
+        name: jax.ShapeDtypeStruct([sizes.get(size, size) for size in shape], _dtype(compiled, name))
+        for name, shape in shapes.items()
+    }
+
+
+def _dtype(compiled: CompiledCell, name: str) -> Any:
+    if name in COUNTERS:
+        return np.int32
+    group, _, key = name.partition(".")
+    return jnp.dtype(compiled.memory_slots[key].dtype) if group == "memory" else np.float32
+
+
+def _chunk_count(compiled: CompiledCell, coordinates: Any) -> Any:
+    return (coordinates + compiled.chunk_length - 1) // compiled.chunk_length
 
 
 def init_function(compiled: CompiledCell) -> tuple[Function, Specs]:
     """From a tensor to what its first step is given."""
-    specs = tensor_specs(compiled)
 
     def init(inputs: Inputs) -> dict[str, jax.Array]:
         count = inputs["param"].shape[0]
+        sizes = {"N": count, "C": _chunk_count(compiled, count)}
         initial: dict[str, jax.Array] = {
-            f"memory.{name}": jnp.zeros((count, *shape), np.float32) for name, shape in compiled.memory_slots.items()
+            name: jnp.zeros((sizes[str(size)], *shape), _dtype(compiled, name))
+            for name, (size, *shape) in memory(compiled).items()
         }
         initial.update((f"state.{name}", jnp.asarray(value)) for name, value in compiled.initial_state.items())
-        return {**initial, "step": jnp.zeros((), np.int32), "skipped": jnp.zeros((), np.int32)}
+        return {**initial, **{name: jnp.zeros((), np.int32) for name in COUNTERS}}
 
-    return init, {"param": specs["param"]}
+    return init, _specs(compiled, {"param": ("N",)})
+
+
+def share_function(compiled: CompiledCell) -> tuple[Function, Specs]:
+    """One tensor's terms of the sums over the network's tensors."""
+
+    def share(inputs: Inputs) -> dict[str, jax.Array]:
+        tensor = _Tensor(compiled, inputs)
+        tensor.rows.update(tensor.moments())
+        if summarises(compiled):
+            tensor.rows.update(tensor.over_sample("encode"))
+        return {name: value[0] for name, value in _run(compiled, "share", tensor.rows).items()}
+
+    return share, _specs(compiled, share_inputs(compiled))
 
 
 def step_function(compiled: CompiledCell) -> tuple[Function, Specs]:
     """The whole step of one tensor."""
-    length, sample = compiled.chunk_length, compiled.sample_chunks
-    slots = [f"memory.{name}" for name in compiled.memory_slots]
-    state = [f"state.{name}" for name in compiled.initial_state]
-    specs = tensor_specs(compiled)
 
     def update(inputs: Inputs) -> dict[str, jax.Array]:
-        count = inputs["param"].shape[0]
-        chunks = (count + length - 1) // length
-
-        def chunked(array: jax.Array) -> jax.Array:
-            padding = [(0, chunks * length - count), *((0, 0) for _ in array.shape[1:])]
-            return jnp.pad(array, padding).reshape(chunks, length, *array.shape[1:])
-
-        every = {name: chunked(inputs[name]) for name in ("param", "grad", *slots)}
-        every["valid"] = (jnp.arange(chunks * length) < count).reshape(chunks, length)
-        picked, is_taken = _sample(jnp.asarray(chunks), sample)
-        sampled = {name: value[picked] for name, value in every.items()}
-        sampled["valid"] = sampled["valid"] & is_taken[:, None]
-
-        rows = {name: inputs[name][None] for name in (*state, "matrix", "aspect")}
-        rows["facts.coordinates"] = jnp.asarray(count, np.float32)[None]
-        rows["facts.matrix"], rows["facts.aspect"] = rows.pop("matrix"), rows.pop("aspect")
-        rows["clock.step"] = inputs["step"].astype(np.float32)[None]
-        rows["clock.total"] = inputs["total_steps"][None]
-        rows["hyper.lr"], rows["hyper.weight_decay"] = inputs["lr"][None], inputs["weight_decay"][None]
-
-        def run(phase: str, chunk_rows: Inputs) -> dict[str, jax.Array]:
-            """A phase over chunks; the tensor's row is repeated for each."""
-            many = chunk_rows["param"].shape[0]
-            needed = [value.name for value in compiled.programs[phase].inputs]
-            spread = {key: jnp.broadcast_to(rows[key], (many, *rows[key].shape[1:])) for key in needed if key in rows}
-            return _run(compiled, phase, {**chunk_rows, **spread})
-
-        def over_sample(phase: str) -> dict[str, jax.Array]:
-            """Summed over the chunks that are taken; the others may give anything, even what is not a number."""
-            if phase not in compiled.programs:
-                return {}
-            return {
-                key: jnp.sum(value, axis=0, keepdims=True, where=is_taken.reshape(-1, *(1,) * (value.ndim - 1)))
-                for key, value in run(phase, sampled).items()
-            }
-
-        moments = {key: jnp.sum(value, axis=0, keepdims=True) for key, value in run("measure", every).items()}
+        tensor = _Tensor(compiled, inputs)
+        rows, moments = tensor.rows, tensor.moments()
+        sums = [*moments.values(), *(inputs[name] for name in network(compiled))]
+        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in sums]))
         rows.update(moments)
-        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in moments.values()]))
         rows["guard.finite"] = finite.astype(np.float32)[None]
-        rows.update(over_sample("encode"))
+        rows.update(tensor.over_sample("encode"))
         recalled = _run(compiled, "recall", rows) if "recall" in compiled.programs else {}
         rows.update((key, value) for key, value in recalled.items() if key.startswith("context."))
-        rows.update(over_sample("probe"))
-        advanced = run("update", every)
+        rows.update(tensor.over_sample("probe"))
         counted = finite.astype(np.int32)
-        outputs = {f"next.{name}": recalled[name][0] for name in state}
-        for name in ("param", *slots):
-            outputs[f"next.{name}"] = advanced[name].reshape(-1, *advanced[name].shape[2:])[:count]
+        outputs = {f"next.{name}": recalled[name][0] for name in state(compiled)}
+        outputs.update((f"next.{name}", value) for name, value in tensor.advanced().items())
         outputs["next.step"] = inputs["step"] + counted
         outputs["next.skipped"] = inputs["skipped"] + 1 - counted
         return {**outputs, "finite": finite}
 
-    return update, specs
+    return update, _specs(compiled, step_inputs(compiled))
+
+
+class _Tensor:
+    """A tensor's chunks, the sample of them, and what is known of it as a whole while its step is taken."""
+
+    def __init__(self, compiled: CompiledCell, inputs: Inputs):
+        self.compiled = compiled
+        self.length = compiled.chunk_length
+        self.count = inputs["grad"].shape[0]
+        self.chunks = _chunk_count(compiled, self.count)
+        self.slots = memory(compiled)
+        self.every = {
+            name: self._chunked(name, inputs[name]) for name in ("param", "grad", *self.slots) if name in inputs
+        }
+        self.every["valid"] = (jnp.arange(self.chunks * self.length) < self.count).reshape(self.chunks, self.length)
+        picked, self.is_taken = _sample(jnp.asarray(self.chunks), compiled.sample_chunks)
+        self.sampled = {name: value[picked] for name, value in self.every.items()}
+        self.sampled["valid"] &= self.is_taken[:, None]
+        self.rows = {name: inputs[name][None] for name in (*state(compiled), *network(compiled)) if name in inputs}
+        """One row each."""
+        self.rows.update((row, inputs[name].astype(np.float32)[None]) for name, row in ROWS.items() if name in inputs)
+        self.rows["facts.coordinates"] = jnp.asarray(self.count, np.float32)[None]
+
+    def _chunked(self, name: str, array: jax.Array) -> jax.Array:
+        array = array.astype(np.float32)
+        if self.slots.get(name, ())[:1] == ("C",):
+            return array
+        padding = [(0, self.chunks * self.length - self.count), *((0, 0) for _ in array.shape[1:])]
+        return jnp.pad(array, padding).reshape(self.chunks, self.length, *array.shape[1:])
+
+    def _run(self, phase: str, chunk_rows: Inputs) -> dict[str, jax.Array]:
+        """A phase over chunks; the tensor's row is repeated for each."""
+        many = chunk_rows["grad"].shape[0]
+        needed = [value.name for value in self.compiled.programs[phase].inputs]
+        spread = {
+            key: jnp.broadcast_to(self.rows[key], (many, *self.rows[key].shape[1:]))
+            for key in needed
+            if key in self.rows
+        }
+        return _run(self.compiled, phase, {**chunk_rows, **spread})
+
+    def moments(self) -> dict[str, jax.Array]:
+        """Summed over all chunks."""
+        return {key: jnp.sum(value, axis=0, keepdims=True) for key, value in self._run("measure", self.every).items()}
+
+    def over_sample(self, phase: str) -> dict[str, jax.Array]:
+        """Summed over the chunks that are taken; the others may give anything, even what is not a number."""
+        if phase not in self.compiled.programs:
+            return {}
+        return {
+            key: jnp.sum(value, axis=0, keepdims=True, where=self.is_taken.reshape(-1, *(1,) * (value.ndim - 1)))
+            for key, value in self._run(phase, self.sampled).items()
+        }
+
+    def advanced(self) -> dict[str, jax.Array]:
+        """The next value of everything that coordinates and chunks have."""
+        results = self._run("update", self.every)
+        for name in ("param", *self.slots):
+            if self.slots.get(name, ())[:1] != ("C",):
+                results[name] = results[name].reshape(-1, *results[name].shape[2:])[: self.count]
+            results[name] = results[name].astype(_dtype(self.compiled, name))
+        return results
 
 
 def _sample(chunks: jax.Array, sample: int) -> tuple[jax.Array, jax.Array]:
@@ -209,6 +256,7 @@ _TABLE: dict[str, Rule] = {
     "and": _plain(jnp.logical_and),
     "or": _plain(jnp.logical_or),
     "select": _plain(jnp.where),
+    "to_bfloat16": _plain(lambda x: lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)),
     "convert": lambda equation, inputs, shape: inputs[0].astype(equation.params["dtype"]),
     "reduce": _reduce,
     "reshape": lambda equation, inputs, shape: jnp.reshape(inputs[0], shape),

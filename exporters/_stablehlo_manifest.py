@@ -28,7 +28,7 @@ class Array(_Strict):
 
     name: str
     shape: tuple[int | str, ...]
-    """Sizes, or the name of one that is free."""
+    """Sizes, or the name of one that is free, or an expression of it."""
     dtype: str
 
 

@@ -1,29 +1,20 @@
 """The README of a stablehlo artifact."""
 
-import textwrap
-from collections.abc import Iterable
-
 from ..program import CompiledCell
-from ._stablehlo_manifest import Array, StableHloManifest
+from ._one_tensor import network, share_inputs
+from ._one_tensor_readme import input_table, listed, notes, numbers, paragraph, phases_note
+from ._stablehlo_manifest import StableHloManifest
 
 _TEXT = """\
 # {name} {version} for StableHLO
 
 A learned optimizer, exported by mnemo-compile with jax {jax} for {platforms}. Digest: `{digest}`
 
-`update.jaxexport` takes one step of one parameter tensor of any number of coordinates N ≥ 1, in row-major order. It is
-called with a dictionary and gives one. Everything is float32 but the two counters, which are int32.
+{what}
 
-| input | shape | what it is |
-|---|---|---|
-| `param`, `grad` | N | the tensor and its gradient |
-{rows}| `matrix` | scalar | 1 for a tensor of two axes and more, else 0 |
-| `aspect` | scalar | longest axis over the product of the others; 1 for fewer than two axes |
-| `total_steps` | scalar | how many steps will be taken, 0 if that is not known |
-| `lr` | scalar | multiplies the step; 1 |
-| `weight_decay` | scalar | decoupled; 0 |
+{table}
 
-{outputs}
+{notes}
 
 ```python
 import pathlib
@@ -38,17 +29,7 @@ def load(path):
     return jax.jit(export.deserialize(bytearray(pathlib.Path(path).read_bytes())).call)
 
 
-init, update = load("init.jaxexport"), load("update.jaxexport")
-param = jnp.asarray(np.random.normal(size=1000), jnp.float32)
-fixed = {{"matrix": 0, "aspect": 1, "total_steps": 100, "lr": 1, "weight_decay": 0}}
-fixed = {{name: jnp.float32(value) for name, value in fixed.items()}}
-held = {{"param": param, **init({{"param": param}})}}
-for _ in range(100):
-    grad = held["param"]  # of half the square
-    results = update({{**held, **fixed, "grad": grad}})
-    held = {{name: results["next." + name] for name in held}}
-print(jnp.linalg.norm(param), "->", jnp.linalg.norm(held["param"]))
-```
+{example}```
 
 {phases}
 
@@ -57,61 +38,67 @@ print(jnp.linalg.norm(param), "->", jnp.linalg.norm(held["param"]))
 {guarantee}
 """
 
-_ABOUT = {
-    "memory": "the memory of each coordinate",
-    "state": "the tensor's state",
-    "step": "steps taken",
-    "skipped": "steps refused because a gradient was not finite",
-}
+_ALONE = """\
+init, update = load("init.jaxexport"), load("update.jaxexport")
+param = jnp.asarray(np.random.normal(size=1000), jnp.float32)
+fixed = {numbers}
+fixed = {{name: jnp.float32(value) for name, value in fixed.items()}}
+held = {{"param": param, **init({{"param": param}})}}
+for _ in range(100):
+    grad = held["param"]  # of half the square
+    results = update({{**held, **fixed, "grad": grad}})
+    held = {{name: results["next." + name] for name in held}}
+print(jnp.linalg.norm(param), "->", jnp.linalg.norm(held["param"]))
+"""
+
+_TOGETHER = """\
+init, share, update = map(load, ("init.jaxexport", "share.jaxexport", "update.jaxexport"))
+shared = [{shared}]
+params = [jnp.asarray(np.random.normal(size=size), jnp.float32) for size in (1000, 30)]
+fixed = {numbers}
+fixed = {{name: jnp.float32(value) for name, value in fixed.items()}}
+held = [{{"param": param, **init({{"param": param}})}} for param in params]
+for _ in range(100):
+    given = [{{**each, **fixed, "grad": each["param"]}} for each in held]  # of half the square
+    terms = [share({{name: each[name] for name in shared}}) for each in given]
+    sums = {{name: sum(each[name] for each in terms) for name in terms[0]}}
+    results = [update({{**each, **sums}}) for each in given]
+    held = [{{name: each["next." + name] for name in held[0]}} for each in results]
+after = [each["param"] for each in held]
+print(jnp.linalg.norm(jnp.concatenate(params)), "->", jnp.linalg.norm(jnp.concatenate(after)))
+"""
 
 
 def readme(compiled: CompiledCell, manifest: StableHloManifest) -> str:
     """What the files are and how they are used, given the content of the manifest."""
-    carried = manifest.programs["init"].outputs
-    summed = [name for name in compiled.programs if name not in ("recall", "update")]
-    rows = "rows of `recall` are tensors, of the others" if "recall" in compiled.programs else "rows are"
+    narrow = [f"memory.{name}" for name, slot in compiled.memory_slots.items() if slot.dtype == "bfloat16"]
+    but = f"the two counters, which are int32, and {listed(narrow)}" if narrow else "the two counters, which are int32"
+    shared = share_inputs(compiled) if network(compiled) else {}
     return _TEXT.format(
         name=manifest.name,
         version=manifest.version,
         digest=manifest.digest,
         jax=manifest.jax,
         platforms=", ".join(manifest.platforms),
-        rows="".join(map(_row, carried)),
-        outputs=_paragraph(
-            f"`init.jaxexport` makes {_listed(array.name for array in carried)} of a `param`, as they are before the "
-            "first step. `update.jaxexport` gives for each of them, and for `param`, an output `next.…` of the same "
-            "shape, the input of the next step. `finite` is a scalar output: false where the step was refused and "
-            "nothing changed. Refuse the step of the other tensors too, to do what the other targets do."
+        what=paragraph(
+            "`update.jaxexport` takes one step of one parameter tensor of any number of coordinates N ≥ 1, in row-"
+            f"major order. It is called with a dictionary and gives one. Everything is float32 but {but}."
         ),
-        phases=_paragraph(
-            f"`phases/` holds {_listed(compiled.programs)} as functions of their own, for who splits a tensor among "
-            f"devices: {rows} chunks of {compiled.chunk_length} coordinates; what {_listed(summed)} "
-            f"{'give' if len(summed) > 1 else 'gives'} is summed over a tensor's chunks. An output `next.…` is the "
-            "next value of the input of that name."
+        table=input_table(compiled, has_bfloat16=True),
+        notes="\n\n".join(notes(compiled, ".jaxexport")),
+        example=(_TOGETHER if shared else _ALONE).format(
+            numbers=numbers(compiled), shared=", ".join(f'"{name}"' for name in shared)
         ),
-        files=_paragraph(
+        phases=phases_note(compiled, "functions"),
+        files=paragraph(
             "A `.jaxexport` is a `jax.export.Exported`, serialized. The `.mlirbc` beside it is the same program for "
             f"XLA without JAX, a portable artifact of StableHLO {manifest.stablehlo} with dynamic sizes. The first "
             "argument of its `main` is an int32, the place of the platform in `platforms`; the others are the inputs. "
             "`manifest.json` lists both, in order, and the outputs."
         ),
-        guarantee=_paragraph(
+        guarantee=paragraph(
             "JAX promises to run these files in versions built up to six months after those that made them (jax "
             f"{manifest.jax}), and up to three weeks before: {manifest.runs_with.source}. Past that, export the cell "
             "again; the cell itself does not age."
         ),
     )
-
-
-def _paragraph(text: str) -> str:
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
-
-
-def _row(array: Array) -> str:
-    shape, about = " × ".join(map(str, array.shape)), _ABOUT[array.name.partition(".")[0]]
-    return f"| `{array.name}` | {shape or 'scalar'} | {about} |\n"
-
-
-def _listed(names: Iterable[str]) -> str:
-    *most, last = [f"`{name}`" for name in names]
-    return f"{', '.join(most)} and {last}" if most else last

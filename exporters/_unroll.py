@@ -16,7 +16,7 @@ LARGEST = 1024
 _ELEMENTWISE = frozenset(
     ("neg", "abs", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "tanh", "sin", "cos", "erf", "floor", "sign")
     + ("is_finite", "not", "add", "sub", "mul", "div", "max", "min", "pow", "gt", "ge", "eq", "and", "or")
-    + ("select", "convert", "broadcast")
+    + ("select", "convert", "to_bfloat16", "broadcast")
 )
 _FOLDS = {"sum": "add", "max": "max", "min": "min"}
 
@@ -45,7 +45,7 @@ def is_pointwise(program: Program) -> bool:
         is_wide = any("rows" in operand.shape for operand in equation.inputs)
         if is_wide and equation.primitive in ("einsum", "concatenate"):
             return False
-        if is_wide and equation.primitive in ("reduce", "sum") and not _is_of_rows(equation, program):
+        if is_wide and equation.primitive == "reduce" and not _is_of_rows(equation, program):
             return False
     return True
 
@@ -166,10 +166,9 @@ class _Unrolling:
             if params["permutation"][0] != 0:
                 return None
             params["permutation"] = tuple(axis - 1 for axis in params["permutation"][1:])
-        elif equation.primitive in ("reduce", "sum"):
+        elif equation.primitive == "reduce":
             if params["axes"] == (0,):
-                fold = _FOLDS[params.get("kind", "sum")]
-                return self._fold(fold, first, equation)
+                return self._fold(_FOLDS[params["kind"]], first, equation)
             if 0 in params["axes"]:
                 return None
             params["axes"] = tuple(axis - 1 for axis in params["axes"])

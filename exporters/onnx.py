@@ -12,7 +12,7 @@ from ..artifact import FrozenCell
 from ..errors import MnemoError
 from ..program import CompiledCell
 from ._onnx_builder import finished, serialised
-from ._onnx_graphs import init_graph, phase_graph, step_graph
+from ._onnx_graphs import init_graph, phase_graph, share_graph, step_graph
 from ._onnx_readme import readme
 from ._onnx_text import model_text
 from ._package import write_text
@@ -20,7 +20,7 @@ from ._protocol import AbstractExporter
 
 
 class OnnxExporter(AbstractExporter):
-    """Writes `init.onnx`, `update.onnx`, `phases/` and a README."""
+    """Writes `init.onnx`, `update.onnx`, `share.onnx` if the cell has that phase, `phases/` and a README."""
 
     @property
     def name(self) -> str:
@@ -44,6 +44,7 @@ def _models(frozen: FrozenCell, compiled: CompiledCell) -> dict[str, ir.Model]:
     """Every model by the name of its file."""
     graphs = {
         "init.onnx": init_graph(compiled),
+        **({"share.onnx": share_graph(compiled)} if "share" in compiled.programs else {}),
         "update.onnx": step_graph(compiled),
         **{f"phases/{name}.onnx": phase_graph(program) for name, program in compiled.programs.items()},
     }
@@ -86,6 +87,11 @@ class _Artifact(AbstractArtifact):
         self.phases: dict[str, _Session] = {}
         self.init = _Session(folder / "init.onnx", "ORT_ENABLE_ALL")
         self.update = _Session(folder / "update.onnx", "ORT_ENABLE_ALL")
+        shares = any(name.startswith("network.") for name in self.update.inputs)
+        self.share = _Session(folder / "share.onnx", "ORT_ENABLE_ALL") if shares else None
+
+    def forms(self, name: str) -> tuple[str, ...]:
+        return (name,)
 
     def phase(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if name not in self.phases:
@@ -100,7 +106,7 @@ class _Artifact(AbstractArtifact):
 
 class _Rollout(AbstractRollout):
     def __init__(self, artifact: _Artifact, params: Sequence[np.ndarray], options: Mapping[str, float]):
-        self.update = artifact.update
+        self.share, self.update = artifact.share, artifact.update
         self.shapes = [value.shape for value in params]
         flat = [value.reshape(-1) for value in params]
         self.held = [{"param": value, **artifact.init.run({"param": value})} for value in flat]
@@ -108,8 +114,15 @@ class _Rollout(AbstractRollout):
         self.fixed = [{name: np.asarray(value, np.float32) for name, value in each.items()} for each in facts]
 
     def step(self, grads: Sequence[np.ndarray]) -> list[np.ndarray]:
-        for place, grad in enumerate(grads):
-            inputs = {**self.held[place], **self.fixed[place], "grad": grad.reshape(-1)}
-            results = self.update.run(inputs)
+        given = [
+            {**held, **fixed, "grad": grad.reshape(-1)}
+            for held, fixed, grad in zip(self.held, self.fixed, grads, strict=True)
+        ]
+        sums: dict[str, np.ndarray] = {}
+        if self.share is not None:
+            terms = [self.share.run(inputs) for inputs in given]
+            sums = {name: np.asarray(sum(each[name] for each in terms), np.float32) for name in terms[0]}
+        for place, inputs in enumerate(given):
+            results = self.update.run({**inputs, **sums})
             self.held[place] = {name: results[f"next.{name}"] for name in self.held[place]}
         return [held["param"].reshape(shape) for held, shape in zip(self.held, self.shapes, strict=True)]

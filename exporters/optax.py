@@ -63,6 +63,9 @@ class _Artifact(AbstractArtifact):
         self.phases = package._optimizer._phases
         self.weights = package._optimizer._weights()
 
+    def forms(self, name: str) -> tuple[str, ...]:
+        return (name,)
+
     def phase(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         given = {key: jnp.asarray(inputs[key]) for key in self.phases.INPUTS[name]}
         outputs = jax.jit(getattr(self.phases, name))(self.weights, given)
@@ -145,6 +148,7 @@ _TABLE: dict[str, Renderer] = {
     "and": _call("jnp.logical_and"),
     "or": _call("jnp.logical_or"),
     "select": _call("jnp.where"),
+    "to_bfloat16": lambda equation, inputs, spare: f"lax.reduce_precision({inputs[0]}, 8, 7)",
     "convert": lambda equation, inputs, spare: f"{inputs[0]}.astype(jnp.{equation.params['dtype']})",
     "reduce": _reduce,
     "reshape": lambda equation, inputs, spare: f"{inputs[0]}.reshape{sizes(equation.output.shape, '-1')}",

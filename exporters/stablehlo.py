@@ -19,7 +19,7 @@ from ..errors import MnemoError
 from ..program import CompiledCell
 from ._package import write_text
 from ._protocol import AbstractExporter
-from ._stablehlo_functions import Function, init_function, phase_function, Specs, step_function
+from ._stablehlo_functions import Function, init_function, phase_function, share_function, Specs, step_function
 from ._stablehlo_manifest import FILE, manifest_of, read_manifest, StableHloManifest
 from ._stablehlo_readme import readme
 
@@ -27,7 +27,10 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 class StableHloExporter(AbstractExporter):
-    """Writes `init`, `update` and the phases as `.jaxexport` and as `.mlirbc`, a manifest and a README."""
+    """Writes `init`, `update`, `share` if the cell has that phase, and the phases, as `.jaxexport` and as `.mlirbc`.
+
+    Beside them are a manifest and a README.
+    """
 
     @property
     def name(self) -> str:
@@ -52,7 +55,10 @@ class StableHloExporter(AbstractExporter):
 
 def _exports(compiled: CompiledCell) -> dict[str, export.Exported]:
     """Every function, by the paths of their files without a suffix."""
-    functions = {"init": init_function(compiled), "update": step_function(compiled)}
+    functions = {"init": init_function(compiled)}
+    if "share" in compiled.programs:
+        functions["share"] = share_function(compiled)
+    functions["update"] = step_function(compiled)
     functions.update((f"phases/{name}", phase_function(compiled, name)) for name in compiled.programs)
     return {path: _export(function, specs) for path, (function, specs) in functions.items()}
 
@@ -98,8 +104,11 @@ class _Artifact(AbstractArtifact):
     def __init__(self, folder: pathlib.Path, manifest: StableHloManifest):
         self.inputs = {path: function.inputs for path, function in manifest.programs.items()}
         self.calls = {path: jax.jit(_load(folder / f"{path}.jaxexport").call) for path in self.inputs}
-        self.steps: dict[int, Any] = {}
-        """The step, by the tensor's size."""
+        self.compiled: dict[tuple[str, int], Any] = {}
+        """The step, and the share if there is one, by path and the tensor's size."""
+
+    def forms(self, name: str) -> tuple[str, ...]:
+        return (name,)
 
     def phase(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         path = f"phases/{name}"
@@ -109,35 +118,50 @@ class _Artifact(AbstractArtifact):
     def start(
         self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
     ) -> AbstractRollout:
-        sizes = {value.size for value in params} - self.steps.keys()
+        paths = [path for path in ("share", "update") if path in self.calls]
+        wanted = {(path, value.size) for path in paths for value in params} - self.compiled.keys()
         with futures.ThreadPoolExecutor() as pool:
-            self.steps.update(zip(sizes, pool.map(self._compile, sizes), strict=True))
+            self.compiled.update(zip(wanted, pool.map(self._compile, wanted), strict=True))
         return _Rollout(self, params, {"lr": lr, "weight_decay": weight_decay, "total_steps": total_steps or 0})
 
-    def _compile(self, size: int) -> Any:
+    def _compile(self, wanted: tuple[str, int]) -> Any:
+        path, size = wanted
+        carried = jax.eval_shape(self.calls["init"], {"param": jax.ShapeDtypeStruct([size], np.float32)})
         specs = {
-            array.name: jax.ShapeDtypeStruct([size if n == "N" else n for n in array.shape], array.dtype)
-            for array in self.inputs["update"]
+            array.name: carried[array.name]
+            if array.name in carried
+            else jax.ShapeDtypeStruct([size if n == "N" else int(n) for n in array.shape], array.dtype)
+            for array in self.inputs[path]
         }
         options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-        return self.calls["update"].lower(specs).compile(compiler_options=options)
+        return self.calls[path].lower(specs).compile(compiler_options=options)
+
+    def run(self, path: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """A compiled function of a tensor. Inputs that it does not have are ignored."""
+        return self.compiled[path, inputs["grad"].size]({array.name: inputs[array.name] for array in self.inputs[path]})
 
 
 class _Rollout(AbstractRollout):
     def __init__(self, artifact: _Artifact, params: Sequence[np.ndarray], options: Mapping[str, float]):
-        self.steps = [artifact.steps[value.size] for value in params]
+        self.artifact = artifact
         self.shapes = [value.shape for value in params]
-        self.carried: list[dict[str, Any]] = []
-        self.fixed: list[dict[str, np.ndarray]] = []
-        for value in params:
-            param = value.reshape(-1)
-            facts = shape_facts(value.shape)
-            fixed = {**options, "matrix": facts["matrix"], "aspect": facts["aspect"]}
-            self.carried.append({"param": param, **artifact.calls["init"]({"param": param})})
-            self.fixed.append({name: np.asarray(number, np.float32) for name, number in fixed.items()})
+        flat = [value.reshape(-1) for value in params]
+        self.held: list[dict[str, Any]] = [
+            {"param": value, **artifact.calls["init"]({"param": value})} for value in flat
+        ]
+        facts = [{**options, **shape_facts(shape)} for shape in self.shapes]
+        self.fixed = [{name: np.asarray(value, np.float32) for name, value in each.items()} for each in facts]
 
     def step(self, grads: Sequence[np.ndarray]) -> list[np.ndarray]:
-        for place, grad in enumerate(grads):
-            results = self.steps[place]({**self.carried[place], **self.fixed[place], "grad": grad.reshape(-1)})
-            self.carried[place] = {name: results[f"next.{name}"] for name in self.carried[place]}
-        return [np.asarray(held["param"]).reshape(shape) for held, shape in zip(self.carried, self.shapes, strict=True)]
+        given = [
+            {**held, **fixed, "grad": grad.reshape(-1)}
+            for held, fixed, grad in zip(self.held, self.fixed, grads, strict=True)
+        ]
+        sums: dict[str, np.ndarray] = {}
+        if "share" in self.artifact.calls:
+            terms = [self.artifact.run("share", inputs) for inputs in given]
+            sums = {name: np.asarray(sum(each[name] for each in terms), np.float32) for name in terms[0]}
+        for place, inputs in enumerate(given):
+            results = self.artifact.run("update", {**inputs, **sums})
+            self.held[place] = {name: results[f"next.{name}"] for name in self.held[place]}
+        return [np.asarray(held["param"]).reshape(shape) for held, shape in zip(self.held, self.shapes, strict=True)]

@@ -106,6 +106,23 @@ def load_config(preset: str, overrides: tuple[str, ...] = (), seed: int | None =
 
     Raises `UsageError` for a preset that does not exist, a file that is not TOML, and a key or value that does not fit.
     """
+    path, data = _read(preset)
+    data["preset"] = path.stem
+    for override in overrides:
+        _set(data, override)
+    if seed is not None:
+        data["seed"] = seed
+    # The cell starts from the run's seed unless it names its own.
+    if isinstance(data.get("cell"), dict):
+        data["cell"].setdefault("seed", data.get("seed", 0))
+    try:
+        return RunConfig.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise UsageError(f"{path}: {_problem(error)}") from None
+
+
+def _read(preset: str, extended: tuple[pathlib.Path, ...] = ()) -> tuple[pathlib.Path, dict[str, Any]]:
+    """The file of a preset, and its content on top of that of the preset that it extends."""
     path = presets().get(preset)
     if path is None:
         path = pathlib.Path(preset)
@@ -120,18 +137,29 @@ def load_config(preset: str, overrides: tuple[str, ...] = (), seed: int | None =
         raise UsageError(f"{path} is not valid TOML: {error}") from None
     if "preset" in data:
         raise UsageError(f"{path}: preset: the name is that of the file; remove the key")
-    data["preset"] = path.stem
-    for override in overrides:
-        _set(data, override)
-    if seed is not None:
-        data["seed"] = seed
-    # The cell starts from the run's seed unless it names its own.
-    if isinstance(data.get("cell"), dict):
-        data["cell"].setdefault("seed", data.get("seed", 0))
-    try:
-        return RunConfig.model_validate(data)
-    except pydantic.ValidationError as error:
-        raise UsageError(f"{path}: {_problem(error)}") from None
+    base = data.pop("extends", None)
+    if base is None:
+        return path, data
+    if not isinstance(base, str):
+        raise UsageError(f"{path}: extends should be the name of a preset, or the path of a .toml file")
+    if path.resolve() in extended:
+        raise UsageError(f"{path}: extends comes back to this file; extend one that does not extend it")
+    if base not in presets():
+        # Beside this file, wherever the call came from.
+        base = str(path.parent / base)
+    _, below = _read(base, (*extended, path.resolve()))
+    return path, _on_top(below, data)
+
+
+def _on_top(below: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """Tables key by key, but for a cell of another kind and a network of another family; all else as a whole."""
+    merged = dict(below)
+    for key, value in data.items():
+        known = below.get(key)
+        is_same = isinstance(value, dict) and isinstance(known, dict)
+        is_same = is_same and all(value.get(name, known.get(name)) == known.get(name) for name in ("kind", "family"))
+        merged[key] = _on_top(known, value) if is_same and isinstance(known, dict) else value
+    return merged
 
 
 def _problem(error: pydantic.ValidationError) -> str:

@@ -21,7 +21,8 @@ def to_torch(ref: Ref, *, zoo: str | None = None) -> type[Any]:
 
     **Returns:**
 
-    The class; it is constructed as `Mnemosyne(params, lr=1.0, weight_decay=0.0, total_steps=None)`.
+    The class; it is constructed as `Mnemosyne(params, lr=1.0, weight_decay=0.0, total_steps=None)`. With
+    `compile=True` large tensors are worked on by compiled functions, several times faster after the first step.
     """
     from .exporters import torch_class
 

@@ -4,15 +4,38 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+Role = Literal["vector", "matrix", "embedding", "head", "convolution"]
+"""What a tensor is to its network."""
+ROLES: tuple[Role, ...] = ("vector", "matrix", "embedding", "head", "convolution")
+"""A cell is told the place in this."""
 
-def shape_facts(shape: Sequence[int]) -> dict[str, float]:
-    """What a cell is told of a tensor's shape; the same for a tensor and for any transpose of it.
+TALL = 16
+"""A matrix whose longer axis is this many times the other is taken for an embedding."""
+
+
+def shape_role(shape: Sequence[int]) -> Role:
+    """The role of a tensor of which nothing is known but its shape; the same for any transpose of it.
+
+    A head looks like a matrix or an embedding, and is one where nobody says otherwise. Axes of size 1 do not count.
+    """
+    axes = sorted(size for size in shape if size != 1)
+    if len(axes) < 2:
+        return "vector"
+    if len(axes) > 2:
+        return "convolution"
+    return "embedding" if axes[1] >= TALL * axes[0] else "matrix"
+
+
+def shape_facts(shape: Sequence[int], role: Role | None = None) -> dict[str, float]:
+    """What a cell is told of a tensor; without a role, the same for a tensor and for any transpose of it.
 
     `coordinates` is their number n, `matrix` is 1 for two axes and more and else 0, `aspect` is the longest axis over
-    the product of the others (1 for fewer than two axes).
+    the product of the others (1 for fewer than two axes), `role` the place in [`ROLES`][], [`shape_role`][]'s where it
+    is not given.
     """
     n = math.prod(shape)
     matrix = len(shape) >= 2
@@ -21,6 +44,7 @@ def shape_facts(shape: Sequence[int]) -> dict[str, float]:
         "coordinates": float(n),
         "matrix": float(matrix),
         "aspect": longest * longest / n if matrix else 1.0,
+        "role": float(ROLES.index(shape_role(shape) if role is None else role)),
     }
 
 
@@ -45,6 +69,8 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
     chunk_length: int
     sample: int
+    roles: tuple[Role, ...] | None = None
+    """Of the tensors, or None for those of their shapes."""
 
     def __post_init__(self) -> None:
         if not all(map(math.prod, self.shapes)):
@@ -88,5 +114,6 @@ class Layout:
     @functools.cached_property
     def facts(self) -> dict[str, np.ndarray]:
         """`shape_facts` of every tensor, in rows."""
-        rows = [shape_facts(shape) for shape in self.shapes]
+        roles = self.roles or [None] * len(self.shapes)
+        rows = [shape_facts(shape, role) for shape, role in zip(self.shapes, roles, strict=True)]
         return {name: np.array([row[name] for row in rows], np.float32) for name in shape_facts(())}

@@ -1,20 +1,26 @@
 """The reference step: what every exported optimizer must compute, straight from the cell."""
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._layout import Layout
+from ._layout import Layout, Role, ROLES
 from .cell import AbstractCell, Rows
 
 
 class OptimizerState(NamedTuple):
-    """State of a step over tensors packed into chunks by a `Layout`."""
+    """State of a step over tensors packed into chunks by a `Layout`.
 
-    memory: dict[str, Float[Array, "chunks length ..."]]
+    What is kept in bfloat16 is here in the dtype of the arithmetic, with numbers that bfloat16 has.
+    """
+
+    memory: dict[str, Float[Array, "chunks ..."]]
     recall: dict[str, Float[Array, "tensors ..."]]
     step: Int[Array, ""]
     """Steps taken."""
@@ -40,11 +46,18 @@ def unpack(layout: Layout, rows: Float[Array, "chunks length"]) -> list[Float[Ar
     return tensors
 
 
+_RANKS = {"coordinate": 2, "chunk": 1}
+"""Axes of a slot's rows that say whose it is."""
+
+
 def init(cell: AbstractCell, layout: Layout, dtype: jnp.dtype | type = jnp.float32) -> OptimizerState:
     """The state before the first step."""
     tensors = len(layout.shapes)
     return OptimizerState(
-        memory={slot.name: jnp.zeros((*layout.valid.shape, *slot.shape), dtype) for slot in cell.memory_slots},
+        memory={
+            slot.name: jnp.zeros((*layout.valid.shape[: _RANKS[slot.level]], *slot.shape), dtype)
+            for slot in cell.memory_slots
+        },
         recall={
             name: jnp.broadcast_to(value.astype(dtype), (tensors, *value.shape))
             for name, value in cell.initial_state().items()
@@ -58,12 +71,12 @@ def probe(
     cell: AbstractCell,
     param: Float[Array, "chunks length"],
     grad: Float[Array, "chunks length"],
-    memory: Mapping[str, Float[Array, "chunks length ..."]],
+    memory: Mapping[str, Float[Array, "chunks ..."]],
     valid: Bool[Array, "chunks length"],
     context: Rows,
 ) -> dict[str, Float[Array, " chunks"]]:
     """Each chunk's terms of the direction's spread. `context` is that of the chunk's tensor."""
-    direction, _ = cell.decode(param, grad, memory, context)
+    direction, _ = cell.decode(param, grad, memory, valid, context)
     present = valid.astype(direction.dtype)
     return {"square": jnp.sum(direction * direction * present, axis=1), "count": jnp.sum(present, axis=1)}
 
@@ -72,17 +85,27 @@ def update(
     cell: AbstractCell,
     param: Float[Array, "chunks length"],
     grad: Float[Array, "chunks length"],
-    memory: Mapping[str, Float[Array, "chunks length ..."]],
+    memory: Mapping[str, Float[Array, "chunks ..."]],
+    valid: Bool[Array, "chunks length"],
     context: Rows,
     spread: Rows,
+    facts: Rows,
+    clock: Rows,
     hyper: Rows,
     guard: Rows,
-) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks length ..."]]]:
+) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
     """Next parameters and memory of chunks; every mapping holds what belongs to the chunk's tensor.
 
     `param − lr (scale · direction + weight_decay · param)` where `guard["finite"]` is 1, and no change where it is 0.
     """
-    direction, next_memory = cell.decode(param, grad, memory, context)
+    direction, next_memory = cell.decode(param, grad, memory, valid, context)
+    for place, slot in enumerate(cell.memory_slots):
+        if slot.dtype == "bfloat16":
+            kept = next_memory[slot.name]
+            next_memory = {**next_memory, slot.name: dithered(kept, _thresholds(kept, clock["step"], place))}
+        if slot.roles is not None:
+            keeps = _is_among(facts["role"], slot.roles)
+            next_memory = {**next_memory, slot.name: _where_rows(keeps, next_memory[slot.name], 0.0)}
     scale = cell.scale(context, spread)[:, None]
     lr, weight_decay = hyper["lr"][:, None], hyper["weight_decay"][:, None]
     next_param = param - lr * (scale * direction + weight_decay * param)
@@ -92,16 +115,68 @@ def update(
     )
 
 
+_LEVELS = 256
+"""Thresholds that a step rounds by, in turns: so many that the mean over as many steps is right to 2⁻¹⁶."""
+
+
+def _thresholds(
+    kept: Float[Array, "chunks ..."], step: Float[Array, " chunks"], slot: int
+) -> Float[Array, "chunks ..."]:
+    """A number in (0, 1) for each that a slot keeps: at any place each of `_LEVELS` once in as many steps.
+
+    A lattice whose neighbours, in place and in time, are far apart. All of it is exact in float32.
+    """
+    inner = kept.shape[1:]
+    place = np.arange(math.prod(inner)).reshape(1, *inner) * 157 + slot * 41
+    turn = 97 * (step - _LEVELS * jnp.floor(step * (1 / _LEVELS)))
+    total = jnp.asarray(place % _LEVELS, step.dtype) + turn.reshape(-1, *(1 for _ in inner))
+    return (total - _LEVELS * jnp.floor(total * (1 / _LEVELS)) + 0.5) * (1 / _LEVELS)
+
+
+def dithered(x: Float[Array, "*shape"], threshold: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """x rounded to one of its neighbours in bfloat16: not to the nearest one where the threshold is low.
+
+    With thresholds that are evenly spread in (0, 1), the mean of the results is x. A number that bfloat16 has stays.
+    """
+    nearest = _to_bfloat16(x)
+    # 5/1024 of a number is between a half and one and a half times the distance to its neighbours.
+    other = _to_bfloat16(nearest + jnp.sign(x - nearest) * jnp.abs(nearest) * (5 / 1024))
+    return jnp.where(threshold * jnp.abs(other - nearest) < jnp.abs(x - nearest), other, nearest)
+
+
+def _to_bfloat16(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    # A conversion there and back is what a compiler may leave out.
+    return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+
+
+def _is_among(role: Float[Array, " rows"], roles: Sequence[Role]) -> Bool[Array, " rows"]:
+    """Whether the role is one of these."""
+    return functools.reduce(jnp.logical_or, [role == ROLES.index(each) for each in roles], jnp.zeros(role.shape, bool))
+
+
+def _where_rows(
+    which: Bool[Array, " rows"], rows: Float[Array, "rows ..."], others: Float[Array, "rows ..."] | float
+) -> Float[Array, "rows ..."]:
+    return jnp.where(which.reshape(-1, *(1,) * (rows.ndim - 1)), rows, others)
+
+
 def guarded(guard: Rows, new: Float[Array, "rows ..."], old: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
     """The new rows where the gradients are finite, else the old ones."""
-    return jnp.where(guard["finite"].reshape(-1, *(1,) * (new.ndim - 1)) > 0, new, old)
+    return _where_rows(guard["finite"] > 0, new, old)
 
 
 def recall(
-    cell: AbstractCell, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows, guard: Rows
+    cell: AbstractCell,
+    summary: Rows,
+    network: Rows,
+    moments: Rows,
+    facts: Rows,
+    clock: Rows,
+    state: Rows,
+    guard: Rows,
 ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
     """Context and next state of tensors; the state stays where `guard["finite"]` is 0."""
-    context, next_state = cell.recall(summary, moments, facts, clock, state)
+    context, next_state = cell.recall(summary, network, moments, facts, clock, state)
     return context, {name: guarded(guard, next_state[name], state[name]) for name in state}
 
 
@@ -158,14 +233,23 @@ def step(
     )
     summary = total(encoded, sample_owner)
     clock = {"step": everywhere(state.step.astype(dtype)), "total": everywhere(total_steps)}
-    context, next_recall = recall(cell, summary, moments, facts, clock, state.recall, guard)
+    shared = cell.share(summary, moments, facts, clock, state.recall)
+    network = {
+        name: jnp.broadcast_to(jnp.sum(value, axis=0, keepdims=True), value.shape) for name, value in shared.items()
+    }
+    context, next_recall = recall(cell, summary, network, moments, facts, clock, state.recall, guard)
     spread = total(
         probe(cell, sampled_param, sampled_grad, sampled_memory, sampled_valid, of_chunks(context, sample_owner)),
         sample_owner,
     )
     hyper = {"lr": everywhere(lr), "weight_decay": everywhere(weight_decay)}
     next_param, next_memory = update(
-        cell, param, grad, state.memory, *(of_chunks(rows, owner) for rows in (context, spread, hyper, guard))
+        cell,
+        param,
+        grad,
+        state.memory,
+        jnp.asarray(layout.valid),
+        *(of_chunks(rows, owner) for rows in (context, spread, facts, clock, hyper, guard)),
     )
     counted = finite.astype(jnp.int32)
     return next_param, OptimizerState(next_memory, next_recall, state.step + counted, state.skipped + 1 - counted)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _step
-from ._layout import Layout
+from ._layout import Layout, ROLES
 from .cell import AbstractCell
-from .program import CompiledCell, nested, phase, phase_inputs, PHASES
+from .program import CompiledCell, memory_shape, nested, phase, phase_inputs, PHASES
 
 ORDINARY = "ordinary"
 SPARSE = "sparse"
@@ -36,7 +36,8 @@ class Case:
     phase: str
     regime: str
     inputs: dict[str, np.ndarray]
-    outputs: dict[str, np.ndarray]
+    outputs: tuple[dict[str, np.ndarray], ...]
+    """What is right: one, or also what follows where a compiler takes denormal numbers for zero."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +72,13 @@ def phase_cases(cell: AbstractCell, compiled: CompiledCell, random: np.random.Ge
         "facts.coordinates": np.exp(random.uniform(1, 12, count)).astype(np.int64),
         "facts.matrix": random.integers(0, 2, count),
         "facts.aspect": np.exp(random.uniform(-3, 3, count)),
+        "facts.role": random.integers(0, len(ROLES), count),
         "clock.step": np.where(random.random(count) < 0.2, 0, random.integers(HISTORY, 300, count)),
         "clock.total": random.choice([0.0, 1.0, 10.0, 1000.0], count),
         "hyper.lr": 10 ** random.uniform(0, 1.5, count),
         "hyper.weight_decay": random.uniform(0, 0.1, count),
         "guard.finite": np.ones(count),
-        **{f"memory.{slot.name}": np.zeros((count, length, *slot.shape)) for slot in cell.memory_slots},
+        **{f"memory.{slot.name}": np.zeros((count, *memory_shape(slot, length))) for slot in cell.memory_slots},
         **{
             f"state.{name}": np.broadcast_to(value, (count, *value.shape))
             for name, value in cell.initial_state().items()
@@ -107,8 +109,10 @@ def phase_cases(cell: AbstractCell, compiled: CompiledCell, random: np.random.Ge
                 made = {key: np.asarray(value) for key, value in outputs.items()}
                 if is_last and name in compiled.programs:
                     wanted = [key for key, _ in compiled.programs[name].outputs]
-                    cases.extend(_segments(name, given, {key: made[key] for key in wanted}))
-                if name in ("measure", "encode", "probe"):
+                    flushed = run(wide, name, nested({key: _wide(_flushed(value)) for key, value in given.items()}))
+                    truths = ({key: np.asarray(truth[key]) for key in wanted} for truth in (made, flushed))
+                    cases.extend(_segments(name, given, *truths))
+                if name in ("measure", "encode", "share", "probe"):
                     made = {key: value + value[following] for key, value in made.items()}
                 if is_last:
                     # What later phases of the step read is the state before it.
@@ -141,7 +145,17 @@ def _wide(array: np.ndarray) -> np.ndarray:
     return array if array.dtype == np.bool_ else np.asarray(array, np.float64)
 
 
-def _segments(name: str, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> list[Case]:
+def _flushed(array: np.ndarray) -> np.ndarray:
+    """Zero in the place of denormal numbers."""
+    return np.where(np.abs(array) < np.finfo(np.float32).tiny, array.dtype.type(0), array)
+
+
+def _segments(
+    name: str,
+    inputs: Mapping[str, np.ndarray],
+    outputs: Mapping[str, np.ndarray],
+    flushed: Mapping[str, np.ndarray],
+) -> list[Case]:
     cases, start = [], 0
     for regime, rows in SEGMENTS:
         here = slice(start, start + rows)
@@ -152,7 +166,10 @@ def _segments(name: str, inputs: Mapping[str, np.ndarray], outputs: Mapping[str,
         ]
         if wanted:
             given = {key: value[here] for key, value in inputs.items()}
-            cases.append(Case(name, regime, given, {key: outputs[key][here] for key in wanted}))
+            truths = (outputs, flushed) if regime == "denormal" else (outputs,)
+            cases.append(
+                Case(name, regime, given, tuple({key: truth[key][here] for key in wanted} for truth in truths))
+            )
     return cases
 
 

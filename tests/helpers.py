@@ -15,8 +15,12 @@ from mnemo_compile.cell import AbstractCell, cell_config
 
 @functools.cache
 def learned_cell(seed: int = 0, kernel: str = "positive") -> AbstractCell:
-    """A Mnemosyne whose networks say something: the initial weights with noise on all of them."""
-    cell = cell_config({"kind": "mnemosyne", "kernel": kernel}).build()
+    """A Mnemosyne whose networks say something."""
+    return learned(cell_config({"kind": "mnemosyne", "kernel": kernel}).build(), seed)
+
+
+def learned(cell: AbstractCell, seed: int = 0) -> AbstractCell:
+    """The cell with noise on all of its weights."""
     leaves, structure = jax.tree.flatten(cell)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     noisy = [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]

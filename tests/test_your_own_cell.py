@@ -33,8 +33,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     return folder, result.stdout
 
 
-def test_the_cell_is_under_forty_lines() -> None:
-    assert len(BLOCKS[0].splitlines()) < 40
+def test_the_cell_is_under_forty_lines_of_code() -> None:
+    assert sum(bool(line.strip()) for line in BLOCKS[0].splitlines()) < 40
 
 
 def test_the_page_exports_trains_and_prints(ran: tuple[pathlib.Path, str]) -> None:

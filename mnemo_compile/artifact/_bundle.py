@@ -76,8 +76,8 @@ def load_bundle(folder: pathlib.Path) -> FrozenCell:
         )
     if bytes_a_parameter != manifest.state_bytes:
         raise MnemoError(
-            f"{folder / MANIFEST_FILE} says that a parameter costs {manifest.state_bytes} bytes of state, and the cell "
-            f"keeps {bytes_a_parameter}; get the bundle again from its source"
+            f"{folder / MANIFEST_FILE} says that a parameter costs {manifest.state_bytes:g} bytes of state, and the "
+            f"cell keeps {bytes_a_parameter:g}; get the bundle again from its source"
         )
     return FrozenCell(config, weights, manifest)
 
@@ -101,7 +101,7 @@ def _read_weights(raw: bytes, path: pathlib.Path) -> dict[str, np.ndarray]:
         raise MnemoError(f"{path} is not a complete safetensors file ({error}); get it again from its source") from None
 
 
-def _check_weights(config: AbstractCellConfig, weights: dict[str, np.ndarray], path: pathlib.Path) -> int:
+def _check_weights(config: AbstractCellConfig, weights: dict[str, np.ndarray], path: pathlib.Path) -> float:
     """Compares the weights with what the configuration asks for; returns the bytes of state a parameter."""
     cell = config.build()
     expected = cell_weights(cell)

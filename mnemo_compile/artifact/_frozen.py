@@ -65,9 +65,9 @@ def config_data(config: AbstractCellConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def state_bytes(cell: AbstractCell) -> int:
-    """Bytes of state that a parameter costs, in float32."""
-    return FLOAT_BYTES * sum(slot.size for slot in cell.memory_slots)
+def state_bytes(cell: AbstractCell) -> float:
+    """Bytes of state that a parameter of a matrix costs, which is what most parameters are of."""
+    return sum(slot.bytes_a_coordinate("matrix", cell.chunk_length) for slot in cell.memory_slots)
 
 
 def serialise(config: AbstractCellConfig, weights: dict[str, np.ndarray]) -> dict[DataFile, bytes]:

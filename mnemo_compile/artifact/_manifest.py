@@ -60,8 +60,8 @@ class Manifest(AbstractDocument):
     """The canonical digest of configuration and weights."""
     license: Text
     """SPDX expression."""
-    state_bytes: int = pydantic.Field(ge=0)
-    """Bytes of state that a parameter costs, in float32."""
+    state_bytes: float = pydantic.Field(ge=0, allow_inf_nan=False)
+    """Bytes of state that a parameter of a matrix costs."""
     training: Training
     files: dict[DataFile, FileRecord]
     checksum: Sha256 = "0" * 64

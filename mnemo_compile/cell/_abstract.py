@@ -1,28 +1,46 @@
-"""What every learned optimizer's cell provides: five row-wise phases over chunks and tensors."""
+"""What every learned optimizer's cell provides: row-wise phases over chunks and tensors."""
 
 import abc
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float
+
+from .._layout import Role
 
 Rows = Mapping[str, Float[Array, "..."]]
 """Named arrays whose leading axis counts chunks, or tensors."""
 
 
+Dtype = Literal["float32", "bfloat16"]
+_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
+
+
 class MemorySlot(NamedTuple):
-    """What each coordinate keeps from step to step under one name."""
+    """What each coordinate, or each chunk, keeps from step to step under one name."""
 
     name: str
     shape: tuple[int, ...] = ()
-    """Of what one coordinate keeps: `()` for a number, `(20,)` for twenty of them."""
+    """Of what is kept: `()` for a number, `(20,)` for twenty of them."""
+    level: Literal["coordinate", "chunk"] = "coordinate"
+    """What keeps it."""
+    dtype: Dtype = "float32"
+    """How it is kept. The step rounds to bfloat16 up or down in turns, such that the mean over steps is exact."""
+    roles: tuple[Role, ...] | None = None
+    """Roles of the tensors that keep it, or None for all. In the rows of other tensors are zeros."""
 
     @property
     def size(self) -> int:
-        """Numbers a coordinate."""
+        """Numbers that one coordinate or chunk keeps."""
         return math.prod(self.shape)
+
+    def bytes_a_coordinate(self, role: Role, chunk_length: int) -> float:
+        """Bytes that a tensor of a role keeps for each coordinate, if it has whole chunks."""
+        if self.roles is not None and role not in self.roles:
+            return 0.0
+        return _BYTES[self.dtype] * self.size / (chunk_length if self.level == "chunk" else 1)
 
 
 class AbstractCell(eqx.Module):
@@ -37,6 +55,7 @@ class AbstractCell(eqx.Module):
     |---|---|---|
     | `measure` | every chunk | exact moments of the gradient, to be summed |
     | `encode` | a sample of chunks | spatial attention, as a summary to be summed |
+    | `share` | every tensor | what the network's tensors tell each other, to be summed over all of them |
     | `recall` | every tensor | temporal attention: what the tensor's coordinates are told (the context) |
     | `decode` | every chunk | a coordinate's direction and its next memory |
     | `scale` | every tensor | what the direction is multiplied by, given its sampled spread |
@@ -51,7 +70,7 @@ class AbstractCell(eqx.Module):
     sample_chunks: eqx.AbstractVar[int]
     """Chunks of a tensor that `encode` and the spread of the direction are taken over, at most."""
     memory_slots: eqx.AbstractVar[tuple[MemorySlot, ...]]
-    """What each coordinate keeps from step to step; all of it is zero before the first."""
+    """What coordinates and chunks keep from step to step; all of it is zero before the first."""
 
     @abc.abstractmethod
     def initial_state(self) -> dict[str, Float[Array, "..."]]:
@@ -66,7 +85,7 @@ class AbstractCell(eqx.Module):
         self,
         param: Float[Array, "chunks length"],
         grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks length ..."]],
+        memory: Mapping[str, Float[Array, "chunks ..."]],
         valid: Bool[Array, "chunks length"],
         moments: Rows,
         facts: Rows,
@@ -75,13 +94,20 @@ class AbstractCell(eqx.Module):
         """The additive summary of each chunk; `moments`, `facts` and `state` are those of the chunk's tensor."""
 
     @abc.abstractmethod
-    def recall(
+    def share(
         self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
-    ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
-        """The context of each tensor and its next state.
+    ) -> dict[str, Float[Array, "tensors ..."]]:
+        """Each tensor's terms of the network's sums. A cell whose tensors know nothing of each other has none."""
 
-        `facts` holds `coordinates` (n), `matrix` (1 for two axes and more, else 0) and `aspect` (longest axis
-        over the rest); `clock` holds `step` (steps taken before this one) and `total` (the horizon, 0 if unknown).
+    @abc.abstractmethod
+    def recall(
+        self, summary: Rows, network: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
+    ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
+        """The context of each tensor and its next state; `network` holds the sums of `share`, the same in every row.
+
+        `facts` holds `coordinates` (n), `matrix` (1 for two axes and more, else 0), `aspect` (longest axis over the
+        rest) and `role` (the place in [`ROLES`][]); `clock` holds `step` (steps taken before this one) and `total`
+        (the horizon, 0 if unknown).
         """
 
     @abc.abstractmethod
@@ -89,10 +115,14 @@ class AbstractCell(eqx.Module):
         self,
         param: Float[Array, "chunks length"],
         grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks length ..."]],
+        memory: Mapping[str, Float[Array, "chunks ..."]],
+        valid: Bool[Array, "chunks length"],
         context: Rows,
-    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks length ..."]]]:
-        """Each coordinate's direction and next memory; `context` is that of the chunk's tensor."""
+    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
+        """Each coordinate's direction, and the next memory; `context` is that of the chunk's tensor.
+
+        Where `valid` is false there is no coordinate: `param`, `grad` and what a coordinate keeps are zero there.
+        """
 
     @abc.abstractmethod
     def scale(self, context: Rows, spread: Rows) -> Float[Array, " tensors"]:

@@ -66,7 +66,7 @@ class Adam(AbstractCell):
         self,
         param: Float[Array, "chunks length"],
         grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks length ..."]],
+        memory: Mapping[str, Float[Array, "chunks ..."]],
         valid: Bool[Array, "chunks length"],
         moments: Rows,
         facts: Rows,
@@ -74,8 +74,13 @@ class Adam(AbstractCell):
     ) -> dict[str, Float[Array, "chunks ..."]]:
         return {}
 
-    def recall(
+    def share(
         self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
+    ) -> dict[str, Float[Array, "tensors ..."]]:
+        return {}
+
+    def recall(
+        self, summary: Rows, network: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
     ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
         # 1 − βᵗ, as the sum that it is.
         first = state["first_weight"] + self.first_gap * (1 - state["first_weight"])
@@ -87,9 +92,10 @@ class Adam(AbstractCell):
         self,
         param: Float[Array, "chunks length"],
         grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks length ..."]],
+        memory: Mapping[str, Float[Array, "chunks ..."]],
+        valid: Bool[Array, "chunks length"],
         context: Rows,
-    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks length ..."]]]:
+    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
         first = memory["first"] + self.first_gap * (grad - memory["first"])
         second = memory["second"] + self.second_gap * (grad * grad - memory["second"])
         unbiased_first = first * context["unbias_first"][:, None]

@@ -95,7 +95,7 @@ class LSTM(AbstractCell):
         self,
         param: Float[Array, "chunks length"],
         grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks length ..."]],
+        memory: Mapping[str, Float[Array, "chunks ..."]],
         valid: Bool[Array, "chunks length"],
         moments: Rows,
         facts: Rows,
@@ -103,8 +103,13 @@ class LSTM(AbstractCell):
     ) -> dict[str, Float[Array, "chunks ..."]]:
         return {}
 
-    def recall(
+    def share(
         self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
+    ) -> dict[str, Float[Array, "tensors ..."]]:
+        return {}
+
+    def recall(
+        self, summary: Rows, network: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
     ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
         return {}, {}
 
@@ -112,9 +117,10 @@ class LSTM(AbstractCell):
         self,
         param: Float[Array, "chunks length"],
         grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks length ..."]],
+        memory: Mapping[str, Float[Array, "chunks ..."]],
+        valid: Bool[Array, "chunks length"],
         context: Rows,
-    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks length ..."]]]:
+    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
         described = preprocessed(grad, self.config.preprocessing)
         first_hidden, first_carried = self.first(described, memory["first_hidden"], memory["first_carried"])
         second_hidden, second_carried = self.second(first_hidden, memory["second_hidden"], memory["second_carried"])

@@ -1,12 +1,14 @@
 """The compact associative memory: attention over the whole discounted past, at constant size."""
 
 import math
+from collections.abc import Mapping
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ._abstract import MemorySlot
 from ._features import bounded, Kernel, RandomFeatures
 from ._pooling import dense
 
@@ -25,44 +27,121 @@ class AssociativeMemory(eqx.Module):
     """N_t = λ N_{t−1} + φ(k_t) v_tᵀ and Ψ_t = λ Ψ_{t−1} + φ(k_t), read as φ(q_t)ᵀN_t / φ(q_t)ᵀΨ_t.
 
     That read equals attention with kernel φ(q)ᵀφ(k) over every step so far, step s weighed by λ^{t−s}
-    (Jain et al. 2023, "Mnemosyne", compact associative memory). Each of the `slots` has its own λ.
+    (Jain et al. 2023, "Mnemosyne", compact associative memory). Each meta-token has `heads` of them, each with its own
+    keys, queries, values and λ.
     """
 
-    query: Float[Array, "token token"]
-    key: Float[Array, "token token"]
-    value: Float[Array, "token token"]
+    query: Float[Array, "projected token"]
+    key: Float[Array, "projected token"]
+    value: Float[Array, "projected token"]
     log_rate: Float[Array, " slots"]
+    """Of each head of each meta-token."""
     kernel: RandomFeatures
+    heads: int = eqx.field(static=True)
 
-    def __init__(self, token: int, slots: int, random_features: int, kernel: Kernel, *, key: PRNGKeyArray):
+    def __init__(
+        self, token: int, meta_tokens: int, random_features: int, kernel: Kernel, *, heads: int = 1, key: PRNGKeyArray
+    ):
         keys = jax.random.split(key, 4)
-        self.query = dense(keys[0], token, token)
-        self.key = dense(keys[1], token, token)
-        self.value = dense(keys[2], token, token)
+        self.query = dense(keys[0], heads * token, token)
+        self.key = dense(keys[1], heads * token, token)
+        self.value = dense(keys[2], heads * token, token)
         # From a memory of ten steps to one of a hundred.
-        self.log_rate = jnp.linspace(log_rate(0.9), log_rate(0.99), slots)
+        self.log_rate = jnp.linspace(log_rate(0.9), log_rate(0.99), meta_tokens * heads)
         self.kernel = RandomFeatures(random_features, token, kernel, key=keys[3])
+        self.heads = heads
 
     def initial_state(self) -> tuple[Float[Array, "slots random token"], Float[Array, "slots random"]]:
-        slots, token, random = self.log_rate.shape[0], self.query.shape[0], self.kernel.size
+        slots, token, random = self.log_rate.shape[0], self.query.shape[1], self.kernel.size
         return jnp.zeros((slots, random, token)), jnp.zeros((slots, random))
 
     def __call__(
         self,
-        x: Float[Array, "tensors slots token"],
+        x: Float[Array, "tensors meta token"],
         numerator: Float[Array, "tensors slots random token"],
         denominator: Float[Array, "tensors slots random"],
     ) -> tuple[
-        Float[Array, "tensors slots token"],
+        Float[Array, "tensors meta projected"],
         Float[Array, "tensors slots random token"],
         Float[Array, "tensors slots random"],
     ]:
-        """What is recalled for x, and the memory with x in it."""
-        query = self.kernel(bounded(jnp.einsum("ed,tsd->ets", self.query, x)))
-        key = self.kernel(bounded(jnp.einsum("ed,tsd->ets", self.key, x)))
-        value = jnp.einsum("ed,tsd->tse", self.value, x)
+        """What each head recalls for x, and the memory with x in it."""
+        query = self.kernel(bounded(self._projected(self.query, x)))
+        key = self.kernel(bounded(self._projected(self.key, x)))
+        value = self._projected(self.value, x).transpose(1, 2, 0)
         kept = discount(self.log_rate)
         numerator = kept[:, None, None] * numerator + jnp.einsum("mts,tsd->tsmd", key, value)
         denominator = kept[:, None] * denominator + jnp.einsum("mts->tsm", key)
         read = jnp.einsum("mts,tsmd->tsd", query, numerator)
-        return read / jnp.einsum("mts,tsm->ts", query, denominator)[:, :, None], numerator, denominator
+        read = read / jnp.einsum("mts,tsm->ts", query, denominator)[:, :, None]
+        return read.reshape(*x.shape[:2], self.query.shape[0]), numerator, denominator
+
+    def _projected(
+        self, weight: Float[Array, "projected token"], x: Float[Array, "tensors meta token"]
+    ) -> Float[Array, "token tensors slots"]:
+        """W x for each head of each meta-token."""
+        if self.heads == 1:
+            return jnp.einsum("ed,tsd->ets", weight, x)
+        apart = weight.reshape(self.heads, -1, weight.shape[1])
+        return jnp.einsum("hed,tsd->etsh", apart, x).reshape(apart.shape[1], x.shape[0], self.log_rate.shape[0])
+
+
+class ChunkMemory(eqx.Module):
+    """The compact associative memory of a chunk: N_t = λ N_{t−1} + φ(k_t) v_tᵀ, with keys, queries and values of its
+    coordinates' mean features, read as φ(q_t)ᵀN_t / φ(q_t)ᵀΨ_t and given to the coordinates' network.
+    """
+
+    query: Float[Array, "token features"]
+    key: Float[Array, "token features"]
+    value: Float[Array, "values features"]
+    output: Float[Array, "hidden values"]
+    log_rate: Float[Array, ""]
+    kernel: RandomFeatures
+
+    def __init__(
+        self,
+        features: int,
+        token: int,
+        random_features: int,
+        values: int,
+        hidden: int,
+        kernel: Kernel,
+        *,
+        key: PRNGKeyArray,
+    ):
+        keys = jax.random.split(key, 4)
+        self.query = dense(keys[0], token, features)
+        self.key = dense(keys[1], token, features)
+        self.value = dense(keys[2], values, features)
+        self.output = jnp.zeros((hidden, values))
+        self.log_rate = jnp.array(log_rate(0.95))
+        self.kernel = RandomFeatures(random_features, token, kernel, key=keys[3])
+
+    def slots(self) -> tuple[MemorySlot, ...]:
+        """What a chunk keeps."""
+        values, random = self.value.shape[0], self.kernel.size
+        return (
+            MemorySlot("chunk_numerator", (random, values), level="chunk"),
+            MemorySlot("chunk_denominator", (random,), level="chunk"),
+        )
+
+    def __call__(
+        self,
+        features: Float[Array, "features chunks length"],
+        valid: Bool[Array, "chunks length"],
+        memory: Mapping[str, Float[Array, "chunks ..."]],
+    ) -> tuple[Float[Array, "hidden chunks"], dict[str, Float[Array, "chunks ..."]]]:
+        """What is recalled, as a bias of the coordinates' network, and the memory with this step in it."""
+        present = valid.astype(features.dtype)
+        mean = jnp.sum(features * present, axis=2) / jnp.sum(present, axis=1)
+        query = self.kernel(bounded(jnp.tensordot(self.query, mean, axes=1)))
+        key = self.kernel(bounded(jnp.tensordot(self.key, mean, axes=1)))
+        value = jnp.tensordot(self.value, mean, axes=1)
+        kept = discount(self.log_rate)
+        numerator = kept * memory["chunk_numerator"] + jnp.einsum("mc,vc->cmv", key, value)
+        denominator = kept * memory["chunk_denominator"] + key.T
+        read = jnp.einsum("mc,cmv->vc", query, numerator) / jnp.einsum("mc,cm->c", query, denominator)
+        return jnp.tensordot(self.output, read, axes=1), {
+            "chunk_numerator": numerator,
+            "chunk_denominator": denominator,
+        }

@@ -1,28 +1,38 @@
-"""Tensor-wise Mnemosyne: implicit attention over a tensor's coordinates and over the steps so far."""
+"""Mnemosyne: implicit attention over a tensor's coordinates and over the steps so far, in all its variants."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pydantic
 from jaxtyping import Array, Bool, Float
 
+from .._layout import Role, ROLES
 from ._abstract import AbstractCell, MemorySlot, Rows
 from ._config import AbstractCellConfig, register_cell, Size
 from ._features import Kernel
-from ._memory import AssociativeMemory, discount, log_rate
+from ._gradient_memory import AbstractGradientMemory, CoordinateWiseMemory, NoGradientMemory, TensorWiseMemory
+from ._memory import AssociativeMemory, ChunkMemory, discount, log_rate
 from ._moments import sum_of_squares
-from ._pooling import ChunkEncoder, dense, TensorPooling
+from ._pooling import ChunkEncoder, CoordinateEncoder, dense, NetworkAttention, TensorPooling
+from ._second_moment import AbstractSecondMoment, FactoredMoment, FullMoment, NoMoment
 
 Fraction = Annotated[float, pydantic.Field(gt=0, lt=1)]
 Bound = Annotated[float, pydantic.Field(ge=0, le=4)]
+Few = Annotated[int, pydantic.Field(ge=1, le=8)]
+
+
+def _since_0_2(default: Any) -> Any:
+    """A field that is written down where it is not the default: what has it at that is what had no such field."""
+    return pydantic.Field(default=default, exclude_if=lambda value: value == default)
 
 
 @register_cell
 class MnemosyneConfig(AbstractCellConfig):
-    """What determines a Mnemosyne cell before meta-training: sizes, priors, bounds."""
+    """What determines a Mnemosyne cell before meta-training: the variant, sizes, priors, bounds."""
 
     kind: Literal["mnemosyne"] = "mnemosyne"
     token: Size = 8
@@ -36,8 +46,8 @@ class MnemosyneConfig(AbstractCellConfig):
     """Hidden units of the tensor's network."""
     hidden: Size = 8
     """Hidden units of the coordinate's network."""
-    momentum: tuple[Fraction, Fraction] = (0.9, 0.98)
-    """Initial discounts λ of the coordinate's two gradient memories."""
+    momentum: Annotated[tuple[Fraction, ...], pydantic.Field(max_length=8)] = (0.9, 0.98)
+    """Initial discounts λ of the heads of the coordinate's gradient memory; none, and a coordinate remembers none."""
     second_moment: Fraction = 0.99
     """Initial discount of the squared gradient."""
     matrix_step: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.012
@@ -48,6 +58,38 @@ class MnemosyneConfig(AbstractCellConfig):
     """The learned factor of the step lies within exp(±step_bound)."""
     bend_bound: Bound = 0.5
     """Learned coefficients of the direction stay within this of the prior's."""
+    coordinate_wise: tuple[Role, ...] = _since_0_2(())
+    """Roles of the tensors whose coordinates have keys and queries of their own: none is the tensor-wise variant, all
+    the coordinate-wise one, and some are Super-Mnemosyne."""
+    memory_features: Few = _since_0_2(1)
+    """Features of a head of the coordinate's gradient memory (r)."""
+    second_moments: Literal["full", "factored", "none"] = _since_0_2("full")
+    """One of each coordinate; of each chunk and of each place in a chunk; or of the tensor alone."""
+    state_dtype: Literal["float32", "bfloat16"] = _since_0_2("float32")
+    """How a coordinate's state is kept."""
+    pooling_levels: Literal[1, 2] = _since_0_2(2)
+    """Coordinates to chunk tokens to meta-tokens, or coordinates to meta-tokens."""
+    tensor_memory: bool = _since_0_2(True)
+    """Whether the meta-tokens remember earlier steps."""
+    tensor_heads: Few = _since_0_2(1)
+    """Heads of the meta-tokens' memory, each with its discounts."""
+    chunk_memory: Annotated[int, pydantic.Field(ge=0, le=64)] = _since_0_2(0)
+    """Length of what a chunk's memory of earlier steps says; 0 for none."""
+    chunk_features: Size = _since_0_2(4)
+    """Random features of the chunk's memory."""
+    network_attention: bool = _since_0_2(False)
+    """Whether the tensors of the network attend to each other."""
+
+    @pydantic.field_validator("coordinate_wise")
+    @classmethod
+    def _in_order(cls, roles: tuple[Role, ...]) -> tuple[Role, ...]:
+        return tuple(role for role in ROLES if role in roles)
+
+    @pydantic.model_validator(mode="after")
+    def _has_something_to_key(self) -> "MnemosyneConfig":
+        if self.coordinate_wise and not self.momentum:
+            raise ValueError("coordinate_wise names tensors whose memory is keyed, and momentum = [] leaves no memory")
+        return self
 
     def build(self) -> "Mnemosyne":
         return Mnemosyne(self)
@@ -72,28 +114,36 @@ def soft_clip(x: Float[Array, "*shape"], limit: float) -> Float[Array, "*shape"]
 
 
 class Mnemosyne(AbstractCell):
-    """Mnemosyne (Jain et al. 2023, arXiv 2302.01128) with keys and queries of the coordinate memory a tensor's own.
+    """Mnemosyne (Jain et al. 2023, arXiv 2302.01128): attention over coordinates, chunks, tensors and steps.
 
-    A coordinate keeps two discounted sums of its gradients, m_i ← λ_i m_i + φ(k_i) g, and one of their squares. The
-    tensor keeps the normalisers ψ_i ← λ_i ψ_i + φ(k_i). The read Σ φ(q_i) m_i / Σ φ(q_i) ψ_i is the memory's attention
-    over past gradients; with the networks at zero φ(k) = 1 and the read over the root of the second moment is Adam's
-    direction. Keys, queries, step factor and the coordinate network's bias come from the tensor's meta-tokens, through
-    attention over the coordinates (`ChunkEncoder`, `TensorPooling`) and over time (`AssociativeMemory`).
+    | level | over space | over time |
+    |---|---|---|
+    | coordinate | `ChunkEncoder` | `TensorWiseMemory`, `CoordinateWiseMemory`: past gradients |
+    | chunk | `TensorPooling` | `ChunkMemory` |
+    | tensor | `NetworkAttention` | `AssociativeMemory` |
+
+    The direction is what the coordinate's memory reads over the root of the second moment. With the networks at zero
+    that is Adam's; keys, queries, the step's factor and the bias of the coordinate's network come from the tensor's
+    meta-tokens.
     """
 
-    chunk_encoder: ChunkEncoder
+    chunk_encoder: ChunkEncoder | CoordinateEncoder
     pooling: TensorPooling
-    time: AssociativeMemory
-    momentum_rate: Float[Array, " two"]
+    network: NetworkAttention | None
+    time: AssociativeMemory | None
+    chunks: ChunkMemory | None
+    coordinates: AbstractGradientMemory
+    moment: AbstractSecondMoment
+    momentum_rate: Float[Array, " heads"]
     second_rate: Float[Array, ""]
-    read_bias: Float[Array, " two"]
+    read_bias: Float[Array, " features"]
     facts_in: Float[Array, "token facts"]
     context_in: Float[Array, "context tokens"]
     context_bias: Float[Array, " context"]
     context_out: Float[Array, "outputs context"]
     coordinate_in: Float[Array, "hidden features"]
     coordinate_bias: Float[Array, " hidden"]
-    coordinate_out: Float[Array, "three hidden"]
+    coordinate_out: Float[Array, "terms hidden"]
     config: MnemosyneConfig = eqx.field(static=True)
     chunk_length: int = eqx.field(static=True)
     sample_chunks: int = eqx.field(static=True)
@@ -102,184 +152,250 @@ class Mnemosyne(AbstractCell):
     def __init__(self, config: MnemosyneConfig):
         keys = jax.random.split(jax.random.key(config.seed), 6)
         c = config
-        self.chunk_encoder = ChunkEncoder(7, c.token, c.random_features, c.kernel, key=keys[0])
+        heads, remembered = len(c.momentum), len(c.momentum) * c.memory_features
+
+        def more_keys(number: int) -> Array:
+            return jax.random.fold_in(jax.random.key(c.seed), number)
+
+        # What is told apart in a coordinate: gradient, slope, size and parameter, and its memory if it has one.
+        described = 4 + heads + (heads > 0)
+        if c.pooling_levels == 2:
+            self.chunk_encoder = ChunkEncoder(described, c.token, c.random_features, c.kernel, key=keys[0])
+        else:
+            self.chunk_encoder = CoordinateEncoder(described, c.token, key=keys[0])
         self.pooling = TensorPooling(c.token, c.meta_tokens, c.random_features, c.kernel, key=keys[1])
-        self.time = AssociativeMemory(c.token, c.meta_tokens, c.random_features, c.kernel, key=keys[2])
+        self.network = (
+            NetworkAttention(c.token, c.random_features, c.kernel, key=more_keys(1)) if c.network_attention else None
+        )
+        self.time = None
+        if c.tensor_memory:
+            self.time = AssociativeMemory(
+                c.token, c.meta_tokens, c.random_features, c.kernel, heads=c.tensor_heads, key=keys[2]
+            )
+        self.chunks = None
+        if c.chunk_memory:
+            self.chunks = ChunkMemory(
+                2 + heads + (heads > 0), c.token, c.chunk_features, c.chunk_memory, c.hidden, c.kernel, key=more_keys(2)
+            )
+        if not c.momentum:
+            self.coordinates = NoGradientMemory()
+        elif c.coordinate_wise:
+            self.coordinates = CoordinateWiseMemory(heads, c.memory_features, c.coordinate_wise)
+        else:
+            self.coordinates = TensorWiseMemory(heads, c.memory_features)
+        self.moment = {"full": FullMoment, "factored": FactoredMoment, "none": NoMoment}[c.second_moments](
+            c.chunk_length
+        )
         self.momentum_rate = jnp.array([log_rate(m) for m in c.momentum])
         self.second_rate = jnp.array(log_rate(c.second_moment))
-        # The fast memory speaks first: the slow one's normaliser is several times as large.
-        self.read_bias = jnp.array([0.0, -5.0])
+        # The fast memory speaks first: the slow one's normaliser is several times as large. Features of one head are
+        # asked unequally, or they would all learn the same.
+        head, feature = np.divmod(np.arange(remembered), c.memory_features)
+        self.read_bias = jnp.array(-5.0 * (head > 0) - 0.5 * feature, jnp.float32)
         self.facts_in = dense(keys[3], c.token, 10)
-        self.context_in = dense(keys[4], c.context, 2 * c.meta_tokens * c.token)
+        tokens = 1 + (c.tensor_heads if c.tensor_memory else 0) + c.network_attention
+        self.context_in = dense(keys[4], c.context, tokens * c.meta_tokens * c.token)
         self.context_bias = jnp.zeros(c.context)
-        self.context_out = jnp.zeros((5 + c.hidden, c.context))
-        self.coordinate_in = dense(keys[5], c.hidden, 5)
+        self.context_out = jnp.zeros((1 + 2 * remembered + c.hidden, c.context))
+        self.coordinate_in = dense(keys[5], c.hidden, 2 + heads + (heads > 0))
         self.coordinate_bias = jnp.zeros(c.hidden)
-        self.coordinate_out = jnp.zeros((3, c.hidden))
+        self.coordinate_out = jnp.zeros((1 + heads, c.hidden))
         self.config = config
         self.chunk_length = c.chunk_length
         self.sample_chunks = c.sample_chunks
-        self.memory_slots = (MemorySlot("fast"), MemorySlot("slow"), MemorySlot("square"))
+        self.memory_slots = (
+            *self.coordinates.slots(c.state_dtype),
+            *self.moment.slots(c.state_dtype),
+            *(self.chunks.slots() if self.chunks is not None else ()),
+        )
 
     def initial_state(self) -> dict[str, Float[Array, "..."]]:
-        numerator, denominator = self.time.initial_state()
-        return {
-            "numerator": numerator,
-            "denominator": denominator,
-            "weight": jnp.zeros(2),
-            "square_weight": jnp.zeros(()),
-            "level": jnp.zeros(()),
-        }
+        state = {"square_weight": jnp.zeros(()), "level": jnp.zeros(())}
+        if self.time is not None:
+            state["numerator"], state["denominator"] = self.time.initial_state()
+        return {**state, **self.coordinates.initial_state(), **self.moment.initial_state()}
 
-    def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, " chunks"]]:
-        return {"square": sum_of_squares(grad), "absolute": jnp.sum(jnp.abs(grad), axis=1)}
+    def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, "chunks ..."]]:
+        moments = {"square": sum_of_squares(grad), "absolute": jnp.sum(jnp.abs(grad), axis=1)}
+        return {**moments, **self.moment.measure(grad)}
 
     def encode(
         self,
         param: Float[Array, "chunks length"],
         grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks length"]],
+        memory: Mapping[str, Float[Array, "chunks ..."]],
         valid: Bool[Array, "chunks length"],
         moments: Rows,
         facts: Rows,
         state: Rows,
     ) -> dict[str, Float[Array, "chunks ..."]]:
-        present = valid.astype(grad.dtype)
-        count = jnp.sum(present, axis=1)
-        kept = discount(self.second_rate)
-        square = kept * memory["square"] + grad * grad
-        unbiased = square * (1 / (kept * state["square_weight"] + 1))[:, None]
-        level = moments["square"] / facts["coordinates"]
+        count = jnp.sum(valid.astype(grad.dtype), axis=1)
+        level, next_level, square_weight = self._levels(moments, facts, state)
+        told, _ = self.moment.recall(moments, facts, discount(self.second_rate), state, next_level)
+        unbiased, _ = self.moment.decode(memory, grad, valid, discount(self.second_rate), 1 / square_weight, told)
         root = jax.lax.rsqrt(unbiased + EPSILON**2 * level[:, None] + TINY)
-        # From the first step on the normalisers exceed exp(-1), the least that a step writes.
-        unbias = 1 / jnp.maximum(state["weight"], 0.1)
         slope = grad * root
-        fast = memory["fast"] * unbias[:, 0:1] * root
-        slow = memory["slow"] * unbias[:, 1:2] * root
+        heads = [mean * root for mean in self.coordinates.before(memory, state)]
         param_square = jnp.sum(param * param, axis=1)
         features = jnp.stack(
             [
                 soft_clip(grad * jax.lax.rsqrt(level + TINY)[:, None], 3.0),
                 soft_clip(slope, 3.0),
-                soft_clip(fast, 3.0),
-                soft_clip(slow, 3.0),
-                soft_clip(slope * fast, 3.0),
+                *(soft_clip(head, 3.0) for head in heads),
+                *(soft_clip(slope * head, 3.0) for head in heads[:1]),
                 0.25 * relative_log(unbiased, level[:, None]),
                 soft_clip(param * jax.lax.rsqrt(param_square / count + TINY)[:, None], 3.0),
             ]
         )
-        numerator, denominator = self.pooling.summarise(self.chunk_encoder(features, valid))
+        numerator, denominator = self.pooling.summarise(*self.chunk_encoder(features, valid))
         return {"numerator": numerator, "denominator": denominator, "param_square": param_square, "count": count}
 
-    def recall(
-        self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
-    ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
-        coordinates, matrix = facts["coordinates"], facts["matrix"]
-        level = moments["square"] / coordinates
-        spread = jnp.square(moments["absolute"] * jax.lax.rsqrt(moments["square"] + TINY)) / coordinates
-        rms = jnp.sqrt(summary["param_square"] / summary["count"] + TINY)
+    def _levels(
+        self, moments: Rows, facts: Rows, state: Rows
+    ) -> tuple[Float[Array, " rows"], Float[Array, " rows"], Float[Array, " rows"]]:
+        """The mean square of the gradient, the discounted sum of it and of earlier ones, and their weight."""
+        kept = discount(self.second_rate)
+        level = moments["square"] / facts["coordinates"]
+        return level, kept * state["level"] + level, kept * state["square_weight"] + 1
 
-        kept_square = discount(self.second_rate)
-        square_weight = kept_square * state["square_weight"] + 1
-        next_level = kept_square * state["level"] + level
-
+    def _schedule(self, clock: Rows) -> tuple[Float[Array, " tensors"], Float[Array, " tensors"]]:
+        """The share of the step that is taken now, and how far the horizon is gone, 0 where it is not known."""
         step, total = clock["step"], clock["total"]
-        known = (total > 0).astype(step.dtype)
         horizon = jnp.maximum(total, 1)
         progress = jnp.minimum(step / horizon, 1)
         warm_up = jnp.where(total > 0, jnp.maximum(WARM_UP * horizon, 1), WARM_UP_STEPS)
         cosine = LAST_STEP + (1 - LAST_STEP) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
         schedule = jnp.minimum((step + 1) / warm_up, 1) * jnp.where(total > 0, cosine, 1)
+        return schedule, progress * (total > 0).astype(step.dtype)
 
-        # 0.3 / sqrt(fan-in), with the fan-in of a square matrix of as many coordinates: the same for any transpose.
-        floor = 0.3 * jnp.exp(-0.25 * jnp.log(coordinates))
-        prior = jnp.where(
-            matrix > 0,
-            self.config.matrix_step * jnp.maximum(rms, floor),
-            self.config.vector_step * jnp.maximum(rms, 1),
-        )
-
+    def _tokens(
+        self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
+    ) -> Float[Array, "tensors meta token"]:
+        """The meta-tokens, with what is known of the tensor as a whole."""
+        coordinates = facts["coordinates"]
+        level, next_level, square_weight = self._levels(moments, facts, state)
+        spread = jnp.square(moments["absolute"] * jax.lax.rsqrt(moments["square"] + TINY)) / coordinates
+        schedule, progress = self._schedule(clock)
+        rms, floor = _sizes(summary, facts)
         described = jnp.stack(
             [
-                matrix,
+                facts["matrix"],
                 0.1 * jnp.log(coordinates),
                 0.2 * jnp.log(facts["aspect"]),
-                known,
-                progress * known,
+                (clock["total"] > 0).astype(level.dtype),
+                progress,
                 schedule,
-                soft_clip(0.2 * jnp.log(step + 1), 2.0),
+                soft_clip(0.2 * jnp.log(clock["step"] + 1), 2.0),
                 0.2 * jnp.log(spread + 1e-6),
                 0.25 * relative_log(level, next_level / square_weight),
                 soft_clip(0.5 * jnp.log(rms / floor + 1e-3), 2.0),
             ]
         )
         tokens = self.pooling.read(summary["numerator"], summary["denominator"])
-        tokens = jnp.tanh(tokens + jnp.einsum("df,ft->td", self.facts_in, described)[:, None, :])
-        recalled, numerator, denominator = self.time(tokens, state["numerator"], state["denominator"])
-        flat = jnp.concatenate([tokens, recalled], axis=2).reshape(tokens.shape[0], self.context_in.shape[1])
+        return jnp.tanh(tokens + jnp.einsum("df,ft->td", self.facts_in, described)[:, None, :])
+
+    def share(
+        self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
+    ) -> dict[str, Float[Array, "tensors ..."]]:
+        if self.network is None:
+            return {}
+        numerator, denominator = self.network.summarise(self._tokens(summary, moments, facts, clock, state))
+        return {"numerator": numerator, "denominator": denominator}
+
+    def recall(
+        self, summary: Rows, network: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
+    ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
+        level, next_level, square_weight = self._levels(moments, facts, state)
+        schedule, _ = self._schedule(clock)
+        rms, floor = _sizes(summary, facts)
+        prior = jnp.where(
+            facts["matrix"] > 0,
+            self.config.matrix_step * jnp.maximum(rms, floor),
+            self.config.vector_step * jnp.maximum(rms, 1),
+        )
+
+        tokens = self._tokens(summary, moments, facts, clock, state)
+        seen, next_state = [tokens], {"square_weight": square_weight, "level": next_level}
+        if self.time is not None:
+            recalled, next_state["numerator"], next_state["denominator"] = self.time(
+                tokens, state["numerator"], state["denominator"]
+            )
+            seen.append(recalled)
+        if self.network is not None:
+            seen.append(self.network.read(tokens, network["numerator"], network["denominator"]))
+        flat = jnp.concatenate(seen, axis=2).reshape(tokens.shape[0], self.context_in.shape[1])
         mixed = jnp.tanh(jnp.einsum("hx,tx->th", self.context_in, flat) + self.context_bias)
         out = jnp.einsum("oh,th->to", self.context_out, mixed)
 
-        write = jnp.exp(jnp.tanh(out[:, 1:3]))
-        kept = discount(self.momentum_rate)
-        weight = kept * state["weight"] + write
-        query = jnp.exp(self.read_bias + 2 * jnp.tanh(out[:, 3:5]))
+        remembered = self.read_bias.shape[0]
+        key, query, film = jnp.split(out[:, 1:], [remembered, 2 * remembered], axis=1)
+        told, weight = self.coordinates.recall(key, query, self.read_bias, self._kept(), facts, state)
+        told_of_moment, moment = self.moment.recall(moments, facts, discount(self.second_rate), state, next_level)
         context = {
             "step": prior * schedule * jnp.exp(self.config.step_bound * jnp.tanh(out[:, 0])),
-            "write": write,
-            "unbias": 1 / weight,
-            "read": query / jnp.sum(query * weight, axis=1)[:, None],
             "unbias_square": 1 / square_weight,
             "level": level,
-            "film": out[:, 5:],
+            "film": film,
+            **told,
+            **told_of_moment,
         }
-        return context, {
-            "numerator": numerator,
-            "denominator": denominator,
-            "weight": weight,
-            "square_weight": square_weight,
-            "level": next_level,
-        }
+        return context, {**next_state, **weight, **moment}
+
+    def _kept(self) -> Float[Array, " remembered"]:
+        """λ of each feature of the coordinate's memory: its head's."""
+        return jnp.repeat(discount(self.momentum_rate), self.config.memory_features)
 
     def decode(
         self,
         param: Float[Array, "chunks length"],
         grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks length"]],
+        memory: Mapping[str, Float[Array, "chunks ..."]],
+        valid: Bool[Array, "chunks length"],
         context: Rows,
-    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks length"]]]:
-        kept = discount(self.momentum_rate)
-        write, unbias, read, level = context["write"], context["unbias"], context["read"], context["level"]
-        fast = kept[0] * memory["fast"] + write[:, 0:1] * grad
-        slow = kept[1] * memory["slow"] + write[:, 1:2] * grad
-        square = discount(self.second_rate) * memory["square"] + grad * grad
-
-        unbiased = square * context["unbias_square"][:, None]
+    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
+        level = context["level"]
+        unbiased, moment = self.moment.decode(
+            memory, grad, valid, discount(self.second_rate), context["unbias_square"], context
+        )
         root = jax.lax.rsqrt(unbiased + EPSILON**2 * level[:, None] + TINY)
         slope = grad * root
-        fast_slope = fast * unbias[:, 0:1] * root
-        slow_slope = slow * unbias[:, 1:2] * root
-        attended = (read[:, 0:1] * fast + read[:, 1:2] * slow) * root
+        recalled = self.coordinates.decode(memory, grad, root, self.read_bias, self._kept(), context)
+        heads = [mean * root for mean in recalled.heads]
+        attended = recalled.attended * root
 
         # Even in the sign of the gradient, so that the network decides how far and never which way.
         features = jnp.stack(
             [
                 soft_clip(jnp.square(slope), 3.0),
-                soft_clip(jnp.square(fast_slope), 3.0),
-                soft_clip(jnp.square(slow_slope), 3.0),
-                soft_clip(slope * fast_slope, 3.0),
+                *(soft_clip(jnp.square(head), 3.0) for head in heads),
+                *(soft_clip(slope * head, 3.0) for head in heads[:1]),
                 0.25 * relative_log(unbiased, level[:, None]),
             ]
         )
         bias = self.coordinate_bias[:, None] + context["film"].T
+        remembered: dict[str, Float[Array, "chunks ..."]] = {}
+        if self.chunks is not None:
+            said, remembered = self.chunks(features, valid, memory)
+            bias = bias + said
         hidden = jnp.maximum(jnp.tensordot(self.coordinate_in, features, axes=1) + bias[:, :, None], 0)
         bend = self.config.bend_bound * jnp.tanh(jnp.tensordot(self.coordinate_out, hidden, axes=1))
-        direction = (1 + bend[0]) * attended + bend[1] * soft_clip(slope, 3.0) + bend[2] * slow_slope
-        return direction, {"fast": fast, "slow": slow, "square": square}
+        direction = (1 + bend[0]) * attended
+        if heads:
+            direction = direction + bend[1] * soft_clip(slope, 3.0)
+        for place, head in enumerate(heads[1:], 2):
+            direction = direction + bend[place] * head
+        return direction, {**recalled.memory, **moment, **remembered}
 
     def scale(self, context: Rows, spread: Rows) -> Float[Array, " tensors"]:
         rms = jnp.sqrt(spread["square"] / spread["count"] + TINY)
         return context["step"] / jnp.maximum(rms, SPREAD_FLOOR)
+
+
+def _sizes(summary: Rows, facts: Rows) -> tuple[Float[Array, " tensors"], Float[Array, " tensors"]]:
+    """The tensor's root mean square, and the least that a matrix's step is relative to."""
+    rms = jnp.sqrt(summary["param_square"] / summary["count"] + TINY)
+    # 0.3 / sqrt(fan-in), with the fan-in of a square matrix of as many coordinates: the same for any transpose.
+    return rms, 0.3 * jnp.exp(-0.25 * jnp.log(facts["coordinates"]))
 
 
 def relative_log(x: Float[Array, "*shape"], reference: Float[Array, "*shape2"]) -> Float[Array, "*shape3"]:

@@ -40,7 +40,8 @@ class ChunkEncoder(eqx.Module):
 
     def __call__(
         self, features: Float[Array, "features chunks length"], valid: Bool[Array, "chunks length"]
-    ) -> Float[Array, "token chunks"]:
+    ) -> tuple[Float[Array, "token chunks one"], Bool[Array, "chunks one"] | None]:
+        """One token of each chunk, all of them valid."""
         present = valid.astype(features.dtype)
         tokens = jnp.tensordot(self.embed, features, axes=1)
         query = self.kernel(bounded(jnp.tensordot(self.query, tokens, axes=1)))
@@ -50,11 +51,26 @@ class ChunkEncoder(eqx.Module):
         denominator = jnp.sum(key, axis=2)
         attended = jnp.einsum("mcl,cmd->dcl", query, numerator) / jnp.einsum("mcl,mc->cl", query, denominator)
         mixed = jnp.tanh(jnp.tensordot(self.pool, tokens + jnp.tensordot(self.output, attended, axes=1), axes=1))
-        return jnp.sum(mixed * present, axis=2) / jnp.sum(present, axis=1)
+        return (jnp.sum(mixed * present, axis=2) / jnp.sum(present, axis=1))[:, :, None], None
+
+
+class CoordinateEncoder(eqx.Module):
+    """In the place of the first level, where the second pools coordinates: token i of a chunk is tanh(W f_i)."""
+
+    embed: Float[Array, "token features"]
+
+    def __init__(self, features: int, token: int, *, key: PRNGKeyArray):
+        self.embed = dense(key, token, features)
+
+    def __call__(
+        self, features: Float[Array, "features chunks length"], valid: Bool[Array, "chunks length"]
+    ) -> tuple[Float[Array, "token chunks length"], Bool[Array, "chunks length"] | None]:
+        """A token of each coordinate, and which of them are valid."""
+        return jnp.tanh(jnp.tensordot(self.embed, features, axes=1)), valid
 
 
 class TensorPooling(eqx.Module):
-    """Second level: linear attention of learned queries over the chunk tokens of a tensor.
+    """Second level: linear attention of learned queries over the tokens of a tensor's chunks, or coordinates.
 
     `summarise` gives each chunk's terms of A = Σ_c φ(k_c) v_cᵀ and z = Σ_c φ(k_c), which may be summed over any
     split of the chunks; `read` takes the sums and gives meta-token j as φ(q_j)ᵀA / φ(q_j)ᵀz.
@@ -73,11 +89,13 @@ class TensorPooling(eqx.Module):
         self.kernel = RandomFeatures(random_features, token, kernel, key=keys[3])
 
     def summarise(
-        self, tokens: Float[Array, "token chunks"]
+        self, tokens: Float[Array, "token chunks some"], valid: Bool[Array, "chunks some"] | None = None
     ) -> tuple[Float[Array, "chunks random token"], Float[Array, "chunks random"]]:
         key = self.kernel(bounded(jnp.tensordot(self.key, tokens, axes=1)))
         value = jnp.tensordot(self.value, tokens, axes=1)
-        return jnp.einsum("mc,dc->cmd", key, value), key.T
+        if valid is not None:
+            key = key * valid.astype(key.dtype)
+        return jnp.einsum("mcl,dcl->cmd", key, value), jnp.sum(key, axis=2).T
 
     def read(
         self, numerator: Float[Array, "tensors random token"], denominator: Float[Array, "tensors random"]
@@ -85,3 +103,40 @@ class TensorPooling(eqx.Module):
         query = self.kernel(bounded(self.queries.T))
         read = jnp.einsum("mb,tmd->tbd", query, numerator)
         return read / jnp.einsum("mb,tm->tb", query, denominator)[:, :, None]
+
+
+class NetworkAttention(eqx.Module):
+    """Linear attention of the meta-tokens of one tensor over those of all tensors of the network.
+
+    `summarise` gives each tensor's terms of A = Σ φ(k) vᵀ and z = Σ φ(k), which are summed over the network; `read`
+    takes the sums and gives each meta-token φ(q)ᵀA / φ(q)ᵀz.
+    """
+
+    query: Float[Array, "token token"]
+    key: Float[Array, "token token"]
+    value: Float[Array, "token token"]
+    kernel: RandomFeatures
+
+    def __init__(self, token: int, random_features: int, kernel: Kernel, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 4)
+        self.query = dense(keys[0], token, token)
+        self.key = dense(keys[1], token, token)
+        self.value = dense(keys[2], token, token)
+        self.kernel = RandomFeatures(random_features, token, kernel, key=keys[3])
+
+    def summarise(
+        self, tokens: Float[Array, "tensors meta token"]
+    ) -> tuple[Float[Array, "tensors random token"], Float[Array, "tensors random"]]:
+        key = self.kernel(bounded(jnp.einsum("ed,tbd->etb", self.key, tokens)))
+        value = jnp.einsum("ed,tbd->tbe", self.value, tokens)
+        return jnp.einsum("mtb,tbe->tme", key, value), jnp.sum(key, axis=2).T
+
+    def read(
+        self,
+        tokens: Float[Array, "tensors meta token"],
+        numerator: Float[Array, "tensors random token"],
+        denominator: Float[Array, "tensors random"],
+    ) -> Float[Array, "tensors meta token"]:
+        query = self.kernel(bounded(jnp.einsum("ed,tbd->etb", self.query, tokens)))
+        read = jnp.einsum("mtb,tme->tbe", query, numerator)
+        return read / jnp.einsum("mtb,tm->tb", query, denominator)[:, :, None]

@@ -8,12 +8,19 @@ from ._console import json_option, print_facts, print_json, print_table, zoo_opt
 
 if TYPE_CHECKING:
     from ..artifact import FrozenCell
+    from ..cell import MemorySlot
 
 STAGES = ("cell", "jaxpr", "program", "torch", "optax", "onnx", "stablehlo")
 
 
 @click.command()
 @click.argument("ref")
+@click.option(
+    "--preset",
+    "is_preset",
+    is_flag=True,
+    help="REF is a preset of meta-train or a TOML file: its cell as it is before.",
+)
 @click.option(
     "--emit",
     type=click.Choice(STAGES),
@@ -22,7 +29,7 @@ STAGES = ("cell", "jaxpr", "program", "torch", "optax", "onnx", "stablehlo")
 )
 @zoo_option
 @json_option
-def inspect(ref: str, emit: str | None, location: str | None, as_json: bool) -> None:
+def inspect(ref: str, is_preset: bool, emit: str | None, location: str | None, as_json: bool) -> None:
     """Show what a cell is, what its state and its step cost and how it was meta-trained.
 
     Operations are floating-point operations of a phase for one of its rows, before and after the compiler's passes.
@@ -30,10 +37,11 @@ def inspect(ref: str, emit: str | None, location: str | None, as_json: bool) -> 
     \b
     Example:
       mnemo inspect mnemosyne-tiny --emit program
+      mnemo inspect --preset super
     """
     from .._refs import load
 
-    frozen = load(ref, location)
+    frozen = _untrained(ref) if is_preset else load(ref, location)
     if emit == "cell":
         print_json(frozen.config.model_dump(mode="json"))
         return
@@ -48,9 +56,8 @@ def inspect(ref: str, emit: str | None, location: str | None, as_json: bool) -> 
     figures = training.pop("figures")
     training["families"] = ", ".join(training["families"])
     training["libraries"] = ", ".join(f"{name} {version}" for name, version in training["libraries"].items())
-    facts["memory_slots"] = ", ".join(
-        name + "".join(f"[{size}]" for size in shape) for name, shape in facts["memory_slots"].items()
-    )
+    facts["memory_slots"] = ", ".join(f"{name} ({what})" for name, what in facts["memory_slots"].items()) or "none"
+    facts["state_bytes_a_parameter"] = by_role(facts["state_bytes_a_parameter"])
     phases = facts.pop("phases")
     before, after = facts["operations_a_coordinate"]
     facts["operations_a_coordinate"] = f"{after:.0f} ({before:.0f} before the passes)"
@@ -62,6 +69,29 @@ def inspect(ref: str, emit: str | None, location: str | None, as_json: bool) -> 
     for name, figures in phases.items():
         table.add_row(name, figures["row"], *(str(x) for key in ("equations", "operations") for x in figures[key]))
     print_table(table)
+
+
+def _untrained(preset: str) -> "FrozenCell":
+    from ..artifact import freeze
+    from ..meta import load_config
+
+    config = load_config(preset)
+    return freeze(config.cell.build(), name=config.preset.lower().replace("_", "-"), version="0.0.0")
+
+
+def by_role(figures: dict[str, float]) -> str:
+    """One number if it is the same for all roles, else the number of each."""
+    different = sorted(set(figures.values()))
+    if len(different) == 1:
+        return f"{different[0]:g}"
+    return "; ".join(f"{each:g}: {', '.join(r for r, value in figures.items() if value == each)}" for each in different)
+
+
+def _told(slot: "MemorySlot") -> str:
+    """What a slot is, in words."""
+    numbers = "".join(f"[{size}]" for size in slot.shape)
+    roles = "" if slot.roles is None else f" of {', '.join(slot.roles)}"
+    return f"{slot.dtype}{numbers} a {slot.level}{roles}"
 
 
 def stage_text(frozen: "FrozenCell", stage: str) -> str:
@@ -78,16 +108,16 @@ def stage_text(frozen: "FrozenCell", stage: str) -> str:
 
 def describe(frozen: "FrozenCell") -> dict[str, Any]:
     """The facts of a frozen cell as JSON data."""
-    from ..program import compile_cell, cost, traced_phases
+    from .._layout import ROLES
+    from ..program import compile_cell, cost, OF_TENSORS
 
     cell = frozen.cell()
     compiled = compile_cell(cell)
-    traced = traced_phases(cell)
     phases = {
         name: {
-            "row": {"recall": "tensor", "encode": "sampled chunk", "probe": "sampled chunk"}.get(name, "chunk"),
-            "equations": [cost(traced[name]).equations, cost(program).equations],
-            "operations": [cost(traced[name]).operations, cost(program).operations],
+            "row": "tensor" if name in OF_TENSORS else "sampled chunk" if name in ("encode", "probe") else "chunk",
+            "equations": [cost(compiled.traced[name]).equations, cost(program).equations],
+            "operations": [cost(compiled.traced[name]).operations, cost(program).operations],
         }
         for name, program in compiled.programs.items()
     }
@@ -98,8 +128,10 @@ def describe(frozen: "FrozenCell") -> dict[str, Any]:
         "license": frozen.manifest.license,
         "kind": frozen.config.kind,
         "weights": sum(weight.size for weight in frozen.weights.values()),
-        "memory_slots": {slot.name: list(slot.shape) for slot in cell.memory_slots},
-        "state_bytes_a_parameter": frozen.manifest.state_bytes,
+        "memory_slots": {slot.name: _told(slot) for slot in cell.memory_slots},
+        "state_bytes_a_parameter": {
+            role: sum(slot.bytes_a_coordinate(role, cell.chunk_length) for slot in cell.memory_slots) for role in ROLES
+        },
         "state_bytes_a_tensor": sum(4 * value.size for value in cell.initial_state().values()),
         "chunk_length": cell.chunk_length,
         "sample_chunks": cell.sample_chunks,

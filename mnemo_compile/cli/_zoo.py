@@ -75,7 +75,7 @@ def show(ref: str, location: str | None, as_json: bool) -> None:
             "description": entry.description,
             "license": manifest.license,
             "bytes to fetch": sum(record.size for record in entry.files.values()),
-            "state bytes a parameter": manifest.state_bytes,
+            "state bytes a parameter": f"{manifest.state_bytes:g}",
             "made by": training.command,
             "meta-steps": training.meta_steps,
             "meta-trained on": ", ".join(training.families),

@@ -24,11 +24,12 @@ from ._phases import (
     CompiledCell as CompiledCell,
     flatten as flatten,
     jaxprs as jaxprs,
+    memory_shape as memory_shape,
     nested as nested,
+    OF_TENSORS as OF_TENSORS,
     phase as phase,
     phase_inputs as phase_inputs,
     PHASES as PHASES,
-    traced_phases as traced_phases,
     Watch as Watch,
 )
 from ._program import (

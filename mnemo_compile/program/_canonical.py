@@ -136,6 +136,11 @@ def _reduce(x: _Expansion) -> Replacement:
     return x.finish("reduce", x.inputs[0], kind=_REDUCTIONS[x.equation.primitive], axes=x.params["axes"])
 
 
+def _reduce_precision(x: _Expansion) -> Replacement | None:
+    is_bfloat16 = (x.params["exponent_bits"], x.params["mantissa_bits"]) == (8, 7)
+    return x.finish("to_bfloat16", *x.inputs) if is_bfloat16 else None
+
+
 def _reshape(x: _Expansion) -> Replacement:
     return x.inputs[0] if x.inputs[0].shape == x.shape else x.finish("reshape", x.inputs[0])
 
@@ -227,6 +232,7 @@ _LOWERINGS: dict[str, Lowering] = {
     "clamp": _clamp,
     "concatenate": _concatenate,
     "convert_element_type": _convert,
+    "reduce_precision": _reduce_precision,
     "dot_general": _dot_general,
     "expand_dims": _reshape,
     "gather": _gather,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from ..errors import MnemoError
@@ -114,6 +115,8 @@ CLOSED_SET: dict[str, Rule] = {
     "or": _plain(np.logical_or),
     "select": _plain(np.where),
     "convert": _plain(lambda x: x),
+    # To the nearest number of bfloat16.
+    "to_bfloat16": _plain(lambda x: np.asarray(x, ml_dtypes.bfloat16)),
     "reduce": _reduce,
     "reshape": lambda equation, arrays, shape: np.reshape(arrays[0], shape),
     "broadcast": lambda equation, arrays, shape: np.broadcast_to(arrays[0], shape),

@@ -17,7 +17,7 @@ Pass = Callable[[Program], Program]
 ELEMENTWISE = frozenset(
     ("neg", "abs", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "tanh", "sin", "cos", "erf", "floor", "sign")
     + ("is_finite", "not", "add", "sub", "mul", "div", "max", "min", "pow", "gt", "ge", "eq", "and", "or")
-    + ("select", "convert")
+    + ("select", "convert", "to_bfloat16")
 )
 """Primitives that work on each place by itself and spread sizes of one as NumPy does."""
 

@@ -1,4 +1,4 @@
-"""The five phases of a cell as Programs, with the names that every target and the reference share."""
+"""The phases of a cell as Programs, with the names that every target and the reference share."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -8,16 +8,19 @@ import jax
 import numpy as np
 
 from .. import _step
-from ..cell import AbstractCell, cell_weights, with_weights
+from ..cell import AbstractCell, cell_weights, MemorySlot, with_weights
 from ..errors import MnemoError
 from ._passes import stages
 from ._program import Program, Value
 from ._trace import jaxpr_text, refusals, rows_of, trace
 
-PHASES = ("measure", "encode", "recall", "probe", "update")
-"""In the order of a step. Rows of `recall` are tensors, of the others chunks."""
+PHASES = ("measure", "encode", "share", "recall", "probe", "update")
+"""In the order of a step."""
 
-FACTS = ("coordinates", "matrix", "aspect")
+OF_TENSORS = ("share", "recall")
+"""Phases whose rows are tensors; of the others they are chunks."""
+
+FACTS = ("coordinates", "matrix", "aspect", "role")
 CLOCK = ("step", "total")
 HYPER = ("lr", "weight_decay")
 GUARD = ("finite",)
@@ -30,17 +33,19 @@ class CompiledCell:
     **Arguments:**
 
     - `programs`: by phase, in the order of a step. A phase that the step does not need is not there.
+    - `traced`: the same before any pass.
     - `weights`: the arrays that the programs name, and no others.
     - `initial_state`: what `recall` keeps of one tensor before the first step.
     - `chunk_length`, `sample_chunks`, `memory_slots`: see [`AbstractCell`][].
     """
 
     programs: Mapping[str, Program]
+    traced: Mapping[str, Program]
     weights: Mapping[str, np.ndarray]
     initial_state: Mapping[str, np.ndarray]
     chunk_length: int
     sample_chunks: int
-    memory_slots: Mapping[str, tuple[int, ...]]
+    memory_slots: Mapping[str, MemorySlot]
 
 
 def flatten(groups: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,6 +71,11 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return groups
 
 
+def memory_shape(slot: MemorySlot, chunk_length: int) -> tuple[int, ...]:
+    """What a row of chunks holds of a slot."""
+    return slot.shape if slot.level == "chunk" else (chunk_length, *slot.shape)
+
+
 Groups = Mapping[str, Any]
 
 _NO_ROWS: Any = {}
@@ -73,26 +83,27 @@ _NO_ROWS: Any = {}
 
 def phase(cell: AbstractCell, name: str, x: Groups) -> dict[str, Any]:
     """One phase of the reference: from groups of named rows to named rows."""
-    # A cell without memory, summary, context or state has no rows of that group.
-    x = {**dict.fromkeys(("memory", "summary", "context", "state"), _NO_ROWS), **x}
-    chunk = {key: x[key] for key in ("param", "grad", "memory") if key in x}
+    # A cell without memory, summary, sums of the network, context or state has no rows of that group.
+    x = {**dict.fromkeys(("memory", "summary", "network", "context", "state"), _NO_ROWS), **x}
+    chunk = {key: x[key] for key in ("param", "grad", "memory", "valid") if key in x}
     match name:
         case "measure":
             return flatten({"moments": cell.measure(x["grad"])})
         case "encode":
-            summary = cell.encode(**chunk, valid=x["valid"], moments=x["moments"], facts=x["facts"], state=x["state"])
+            summary = cell.encode(**chunk, moments=x["moments"], facts=x["facts"], state=x["state"])
             return flatten({"summary": summary})
+        case "share":
+            network = cell.share(x["summary"], x["moments"], x["facts"], x["clock"], x["state"])
+            return flatten({"network": network})
         case "recall":
-            context, state = _step.recall(
-                cell, x["summary"], x["moments"], x["facts"], x["clock"], x["state"], x["guard"]
-            )
+            groups = ("summary", "network", "moments", "facts", "clock", "state", "guard")
+            context, state = _step.recall(cell, **{group: x[group] for group in groups})
             return flatten({"context": context, "state": state})
         case "probe":
-            return flatten({"spread": _step.probe(cell, **chunk, valid=x["valid"], context=x["context"])})
+            return flatten({"spread": _step.probe(cell, **chunk, context=x["context"])})
         case "update":
-            param, memory = _step.update(
-                cell, **chunk, context=x["context"], spread=x["spread"], hyper=x["hyper"], guard=x["guard"]
-            )
+            groups = ("context", "spread", "facts", "clock", "hyper", "guard")
+            param, memory = _step.update(cell, **chunk, **{group: x[group] for group in groups})
             return flatten({"param": param, "memory": memory})
     raise ValueError(name)
 
@@ -104,7 +115,7 @@ def phase_inputs(cell: AbstractCell) -> dict[str, dict[str, jax.ShapeDtypeStruct
         "param": chunk,
         "grad": chunk,
         "valid": rows_of(cell.chunk_length, dtype=np.bool_),
-        "memory": {slot.name: rows_of(cell.chunk_length, *slot.shape) for slot in cell.memory_slots},
+        "memory": {slot.name: rows_of(*memory_shape(slot, cell.chunk_length)) for slot in cell.memory_slots},
         "state": {name: rows_of(*value.shape) for name, value in cell.initial_state().items()},
         **{
             group: {name: rows_of() for name in names}
@@ -115,14 +126,16 @@ def phase_inputs(cell: AbstractCell) -> dict[str, dict[str, jax.ShapeDtypeStruct
     for name, groups in (
         ("measure", ("grad",)),
         ("encode", ("param", "grad", "memory", "valid", "moments", "facts", "state")),
-        ("recall", ("summary", "moments", "facts", "clock", "state", "guard")),
+        ("share", ("summary", "moments", "facts", "clock", "state")),
+        ("recall", ("summary", "network", "moments", "facts", "clock", "state", "guard")),
         ("probe", ("param", "grad", "memory", "valid", "context")),
-        ("update", ("param", "grad", "memory", "context", "spread", "hyper", "guard")),
+        ("update", ("param", "grad", "memory", "valid", "context", "spread", "facts", "clock", "hyper", "guard")),
     ):
         inputs[name] = flatten({group: known[group] for group in groups if group in known})
         with refusals(name):
             made = nested(jax.eval_shape(lambda x: phase(cell, name, nested(x)), inputs[name]))
-        known.update((group, made[group]) for group in ("moments", "summary", "context", "spread") if group in made)
+        made_groups = ("moments", "summary", "network", "context", "spread")
+        known.update((group, made[group]) for group in made_groups if group in made)
     return inputs
 
 
@@ -151,7 +164,7 @@ def compile_cell(cell: AbstractCell, watch: Watch | None = None) -> CompiledCell
             (key, operand) for key, operand in traced[name].outputs if _is_lasting(name, key) or key in needed
         )
         if outputs:
-            program = dataclasses.replace(traced[name], outputs=outputs)
+            program = traced[name] = dataclasses.replace(traced[name], outputs=outputs)
             for stage, program in stages(program):
                 if watch is not None:
                     watch(name, stage, program)
@@ -164,18 +177,13 @@ def compile_cell(cell: AbstractCell, watch: Watch | None = None) -> CompiledCell
         weights.update(programs[name].arrays)
     return CompiledCell(
         programs=programs,
+        traced={name: traced[name] for name in programs},
         weights={name: weights[name] for name in sorted(weights)},
         initial_state={name: np.asarray(value) for name, value in cell.initial_state().items()},
         chunk_length=cell.chunk_length,
         sample_chunks=cell.sample_chunks,
-        memory_slots={slot.name: slot.shape for slot in cell.memory_slots},
+        memory_slots={slot.name: slot for slot in cell.memory_slots},
     )
-
-
-def traced_phases(cell: AbstractCell) -> dict[str, Program]:
-    """Every phase as it is before any pass."""
-    weights = cell_weights(cell)
-    return {name: _trace(cell, name, weights, inputs) for name, inputs in phase_inputs(cell).items()}
 
 
 def jaxprs(cell: AbstractCell) -> dict[str, str]:

@@ -278,6 +278,8 @@ def _plain(primitive: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
             return {"axis": int(params["axis"])}
         case "split":
             return {"axis": int(params["axis"]), "sizes": _ints(params["sizes"])}
+        case "reduce_precision":
+            return {name: int(params[name]) for name in ("exponent_bits", "mantissa_bits")}
         case "integer_pow":
             return {"power": int(params["y"])}
         case "slice":

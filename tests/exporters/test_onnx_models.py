@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import pytest
 from mnemo_compile.artifact import FrozenCell
 from mnemo_compile.errors import MnemoError
 from mnemo_compile.exporters.onnx import OnnxExporter
-from mnemo_compile.program import compile_cell, PHASES
+from mnemo_compile.program import compile_cell
 
 LEVELS = ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"]
 
@@ -24,19 +25,40 @@ def folder(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> path
     return folder
 
 
-def step(session: onnxruntime.InferenceSession, given: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+@pytest.fixture(scope="module")
+def phases(frozen: FrozenCell) -> list[str]:
+    """Those that the cell has."""
+    return list(compile_cell(frozen.cell()).programs)
+
+
+@pytest.fixture(scope="module")
+def models(phases: list[str]) -> list[str]:
+    """Names of the files, in the order of the text."""
+    whole = ["init.onnx", "share.onnx", "update.onnx"] if "share" in phases else ["init.onnx", "update.onnx"]
+    return whole + [f"phases/{name}.onnx" for name in phases]
+
+
+def loaded(path: pathlib.Path, level: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.__members__[level]
+    return onnxruntime.InferenceSession(path, options)
+
+
+def run(session: onnxruntime.InferenceSession, given: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """The outputs; of a tensor of so many coordinates in chunks of 32, and zeros where nothing is given."""
     inputs = {}
     for node in session.get_inputs():
-        shape = [count if size == "N" else size for size in node.shape]
+        sizes: dict[Any, Any] = {"N": count, "C": -(-count // 32)}
+        shape: list[Any] = [sizes.get(size, size) for size in node.shape]
         zeros = np.zeros(shape, np.int64 if node.name in ("step", "skipped") else np.float32)
         inputs[node.name] = given.get(node.name, zeros)
     names = [node.name for node in session.get_outputs()]
     return dict(zip(names, map(np.asarray, session.run(names, inputs)), strict=True))
 
 
-def test_models_are_valid_and_say_whose_they_are(folder: pathlib.Path, frozen: FrozenCell) -> None:
+def test_models_are_valid_and_say_whose_they_are(folder: pathlib.Path, frozen: FrozenCell, models: list[str]) -> None:
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.onnx")}
-    assert names == {"init.onnx", "update.onnx", *(f"phases/{name}.onnx" for name in PHASES)}
+    assert names == set(models)
     for path in folder.rglob("*.onnx"):
         model = onnx.load(path)
         onnx.checker.check_model(model, full_check=True)
@@ -53,22 +75,26 @@ def test_models_are_valid_and_say_whose_they_are(folder: pathlib.Path, frozen: F
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("coordinates", [1, 31, 32, 33, 4096, 5003, 32768, 32769, 100_003])
 def test_any_number_of_coordinates(folder: pathlib.Path, coordinates: int, level: str) -> None:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.__members__[level]
-    session = onnxruntime.InferenceSession(folder / "update.onnx", options)
+    session = loaded(folder / "update.onnx", level)
+
+    def step(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        share = folder / "share.onnx"
+        sums = run(loaded(share, level), given, coordinates) if share.exists() else {}
+        return run(session, {**given, **sums}, coordinates)
+
     given = {
         "param": np.ones(coordinates, np.float32),
         "grad": np.linspace(1, 2, coordinates, dtype=np.float32),
         "lr": np.ones((), np.float32),
         "aspect": np.ones((), np.float32),
     }
-    outputs = step(session, given, coordinates)
+    outputs = step(given)
     assert outputs["next.param"].shape == (coordinates,)
     assert np.all(np.isfinite(outputs["next.param"])) and np.all(outputs["next.param"] != 1)
     assert outputs["next.step"] == 1 and outputs["next.skipped"] == 0 and outputs["finite"]
     broken = np.zeros(coordinates, np.float32)
     broken[-1] = np.nan
-    refused = step(session, {**given, "grad": broken}, coordinates)
+    refused = step({**given, "grad": broken})
     assert np.array_equal(refused["next.param"], given["param"])
     assert refused["next.step"] == 0 and refused["next.skipped"] == 1 and not refused["finite"]
 
@@ -85,10 +111,10 @@ def test_the_example_in_the_readme_runs(
     assert after < before
 
 
-def test_the_readme_names_every_input_and_phase(folder: pathlib.Path) -> None:
+def test_the_readme_names_every_input_and_phase(folder: pathlib.Path, phases: list[str]) -> None:
     readme = (folder / "README.md").read_text(encoding="utf-8")
     session = onnxruntime.InferenceSession(folder / "update.onnx")
-    for name in [node.name for node in session.get_inputs()] + list(PHASES):
+    for name in [node.name for node in session.get_inputs()] + phases:
         assert f"`{name}`" in readme
 
 
@@ -98,12 +124,12 @@ def test_the_same_cell_gives_the_same_bytes(folder: pathlib.Path, frozen: Frozen
         assert (tmp_path / path.relative_to(folder)).read_bytes() == path.read_bytes()
 
 
-def test_the_text_names_models_weights_and_nodes_and_holds_no_walls_of_numbers(frozen: FrozenCell) -> None:
+def test_the_text_names_models_weights_and_nodes_and_holds_no_walls_of_numbers(
+    frozen: FrozenCell, models: list[str]
+) -> None:
     text = OnnxExporter().text(frozen, compile_cell(frozen.cell()))
     lines = text.splitlines()
-    assert [line for line in lines if line.startswith("model ")] == [
-        f"model {name}.onnx" for name in ("init", "update", *(f"phases/{phase}" for phase in PHASES))
-    ]
+    assert [line for line in lines if line.startswith("model ")] == [f"model {name}" for name in models]
     for line in ("  input %param: f32[N]", "  weight %coordinate_in: f32[2, 5]", "  output %next.param"):
         assert line in lines
     assert any(re.fullmatch(r"    %update\.\w+: f32\[block, 32\] = Mul\(%\S+, %\S+\)", line) for line in lines)

@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 
+from mnemo_compile.artifact import FrozenCell
+from mnemo_compile.exporters.optax import OptaxExporter
+from mnemo_compile.program import compile_cell
+from tests.cells import cell_of
+
 PROGRAM = r"""
 import json, os, re, sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -23,6 +28,9 @@ CASES = {
     "small": ((8,), {"bias": ((64,), P("x")), "scalar": ((), P())}),
     "replicated": ((8,), {"w": ((300, 128), P()), "b": ((300,), P())}),
     "unaligned": ((8,), {"w": ((1000, 33), P("x"))}),
+    "levels": ((8,), {"rows": ((256, 128), P("x")), "bias": ((64,), P("x"))}),
+    "levels of others": ((8,), {"long": ((16384,), P("x")), "w": ((300, 128), P())}),
+    "levels of columns": ((8,), {"wide": ((8, 2048), P(None, "x"))}),
 }
 sizes, specs = CASES[sys.argv[1]]
 mesh = Mesh(np.array(jax.devices()).reshape(sizes), ("x", "y")[: len(sizes)])
@@ -38,6 +46,8 @@ def advance(params, state, grads):
 
 here, there = params, place(params)
 here_state, there_state = transformation.init(here), transformation.init(there)
+leaves = lambda state: {(key, name): slot[name] for key, slot in state.memory.items() for name in specs if slot[name].size}
+before = {key: leaf.sharding for key, leaf in leaves(there_state).items()}
 alone, shared = jax.jit(advance), jax.jit(advance, donate_argnums=(0, 1))
 text = shared.lower(there, there_state, place(history[0])).compile().as_text()
 for grads in history:
@@ -47,12 +57,19 @@ gathered = [
     int(np.prod([int(size) for size in sizes.split(",") if size]))
     for sizes in re.findall(r"= \(?\w+\[([\d,]*)\]\S* (?:all-gather|all-to-all|collective-permute)(?:-start)?\(", text)
 ]
-error = lambda x, y, start: float(np.linalg.norm(np.asarray(x) - np.asarray(y)) / np.linalg.norm(np.asarray(y) - start))
+wide = lambda x: np.asarray(x, np.float64)
+error = lambda x, y, start: float(np.linalg.norm(wide(x) - wide(y)) / np.linalg.norm(wide(y) - wide(start)))
+kept_here, kept_there = leaves(here_state), leaves(there_state)
+own = {key: specs[key[1]][1] for key, leaf in kept_there.items() if leaf.shape[: len(specs[key[1]][0])] == specs[key[1]][0]}
 kept = lambda tree: all(tree[name].sharding.is_equivalent_to(NamedSharding(mesh, spec), len(shape)) for name, (shape, spec) in specs.items())
 print(json.dumps({
     "update": max(error(there[name], here[name], params[name]) for name in specs),
-    "memory": max(error(slot[name], here_state.memory[key][name], 0) for key, slot in there_state.memory.items() for name in specs),
-    "kept": kept(there) and all(map(kept, there_state.memory.values())),
+    "memory": max(error(kept_there[key], kept_here[key], 0) for key in kept_here),
+    "kept": kept(there) and all(kept_there[key].sharding.is_equivalent_to(NamedSharding(mesh, spec), kept_there[key].ndim) for key, spec in own.items()),
+    "of_chunks": {
+        " ".join(key): [list(before[key].spec), leaf.sharding.is_equivalent_to(before[key], leaf.ndim)]
+        for key, leaf in kept_there.items() if key not in own
+    },
     "largest_gathered": max(gathered, default=0),
     "used": text.count("num_partitions=8"),
 }))
@@ -67,13 +84,52 @@ SELDOM = ("both", "kernels", "replicated", "unaligned")
     ["rows", "columns", "small", *(pytest.param(case, marks=pytest.mark.slow) for case in SELDOM)],
 )
 def test_shared_parameters_step_as_whole_ones_and_stay_where_they_are(optax_package: Any, case: str) -> None:
-    folder = pathlib.Path(optax_package.__file__).parents[1]
-    command = [sys.executable, "-B", "-c", f"import sys; sys.path.insert(0, {str(folder)!r})\n{PROGRAM}", case]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = run(pathlib.Path(optax_package.__file__).parents[1], case)
     assert result["used"] and result["kept"]
     assert result["update"] <= 1e-5 and result["memory"] <= 1e-5
     if case != "unaligned":
         # Nothing moves between devices but small tensors and sums.
         assert result["largest_gathered"] <= 2048
+
+
+def run(folder: pathlib.Path, case: str) -> dict[str, Any]:
+    """What the program prints of a case, with the package in this folder."""
+    command = [sys.executable, "-B", "-c", f"import sys; sys.path.insert(0, {str(folder)!r})\n{PROGRAM}", case]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def levels(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with a package whose chunks keep something, too."""
+    folder = tmp_path_factory.mktemp("levels")
+    OptaxExporter().emit(frozen, compile_cell(cell_of("levels")), folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("case", "axes"),
+    [
+        ("levels", {"rows": ["x"], "bias": ["x"]}),
+        pytest.param("levels of others", {"long": ["x"], "w": []}, marks=pytest.mark.slow),
+    ],
+)
+def test_what_chunks_keep_lies_with_their_coordinates(
+    levels: pathlib.Path, case: str, axes: dict[str, list[str]]
+) -> None:
+    result = run(levels, case)
+    assert result["used"] and result["kept"] and result["largest_gathered"] <= 2048
+    # What is in bfloat16 may be rounded the other way.
+    assert result["update"] <= 1e-4 and result["memory"] <= 1e-3
+    assert result["of_chunks"] == {
+        f"{slot} {name}": [shared, True] for slot in ("energy", "tokens") for name, shared in axes.items()
+    }
+
+
+@pytest.mark.slow
+def test_what_chunks_of_columns_keep_steps_as_whole(levels: pathlib.Path) -> None:
+    """One axis of chunks cannot be shared as columns are, so that this much is gathered, and no more."""
+    result = run(levels, "levels of columns")
+    assert result["used"] and result["kept"] and result["largest_gathered"] <= 8 * 2048 // 8 * 6
+    assert result["update"] <= 1e-4 and result["memory"] <= 1e-3

@@ -36,7 +36,7 @@ def run(transformation: Any, params: Any, shapes: Any, steps: int = 3) -> tuple[
     return params, state
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(shapes=TREES, block_size=st.sampled_from([64, 4096]))
 def test_every_block_size_gives_the_same_update(optax_package: ModuleType, shapes: Any, block_size: int) -> None:
     params = arrays(shapes, 0)

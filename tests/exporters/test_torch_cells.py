@@ -2,89 +2,21 @@
 
 import pathlib
 import types
-from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from jaxtyping import Array
 
-from mnemo_compile.cell import AbstractCell, cell_config, MemorySlot
 from mnemo_compile.exporters._package import load_package
 from mnemo_compile.exporters.torch import TorchExporter
 from mnemo_compile.program import compile_cell
+from tests.cells import cell_of
 from tests.helpers import trajectory
 
-
-class Trio(AbstractCell):
-    """Three averages of the gradient a coordinate, mixed by a matrix; no state of a tensor, and nothing sampled."""
-
-    rates: Array = eqx.field(default_factory=lambda: jnp.array([0.5, 0.9, 0.99]))
-    mix: Array = eqx.field(default_factory=lambda: jnp.array([[1.0, -0.5, 0.2], [0.3, 0.4, 0.1], [-0.2, 0.6, 0.5]]))
-    config: Any = eqx.field(static=True, default=None)
-    chunk_length: int = eqx.field(static=True, default=8)
-    sample_chunks: int = eqx.field(static=True, default=2)
-    memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True, default=(MemorySlot("three", (3,)),))
-
-    def initial_state(self) -> dict[str, Array]:
-        return {}
-
-    def measure(self, grad: Any) -> dict[str, Any]:
-        return {"largest": jnp.max(jnp.abs(grad), axis=1)}
-
-    def encode(self, param: Any, grad: Any, memory: Any, valid: Any, moments: Any, facts: Any, state: Any) -> Any:
-        return {}
-
-    def recall(self, summary: Any, moments: Any, facts: Any, clock: Any, state: Any) -> Any:
-        return {"size": 1 / (1 + moments["largest"])}, {}
-
-    def decode(self, param: Any, grad: Any, memory: Mapping[str, Any], context: Any) -> Any:
-        three = memory["three"] * self.rates + (1 - self.rates) * grad[..., None]
-        mixed = jnp.tanh(jnp.einsum("rck,kj->rcj", three, self.mix))
-        sign = jnp.where((param > 0) & jnp.logical_not(grad == 0), jnp.sign(param), -jnp.floor(grad))
-        return jnp.max(mixed, axis=2) + 0.01 * sign, {"three": three}
-
-    def scale(self, context: Any, spread: Any) -> Any:
-        return 0.1 * context["size"]
-
-
-class Bare(AbstractCell):
-    """Neither memory nor state: what a step needs least."""
-
-    config: Any = eqx.field(static=True, default=None)
-    chunk_length: int = eqx.field(static=True, default=8)
-    sample_chunks: int = eqx.field(static=True, default=2)
-    memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True, default=())
-
-    def initial_state(self) -> dict[str, Array]:
-        return {}
-
-    def measure(self, grad: Any) -> dict[str, Any]:
-        return {"sum": jnp.sum(grad, axis=1)}
-
-    def encode(self, param: Any, grad: Any, memory: Any, valid: Any, moments: Any, facts: Any, state: Any) -> Any:
-        return {}
-
-    def recall(self, summary: Any, moments: Any, facts: Any, clock: Any, state: Any) -> Any:
-        return {}, {}
-
-    def decode(self, param: Any, grad: Any, memory: Any, context: Any) -> Any:
-        return jnp.log1p(jnp.abs(grad)) * jnp.sign(grad), {}
-
-    def scale(self, context: Any, spread: Any) -> Any:
-        return 0.01 * jnp.ones_like(spread["count"])
-
-
-CELLS: dict[str, AbstractCell] = {
-    "trio": Trio(),
-    "bare": Bare(),
-    "adam": cell_config({"kind": "adam"}).build(),
-    "lstm": cell_config({"kind": "lstm"}).build(),
-}
+CELLS = {kind: cell_of(kind) for kind in ("trio", "bare", "tracks", "levels", "adam", "lstm")}
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +70,78 @@ def test_memory_has_the_shape_of_its_slot_for_each_coordinate(optimizers: dict[s
     assert bare.state[param] == {}
     optimizer.load_state_dict(optimizer.state_dict())
     bare.load_state_dict(bare.state_dict())
+
+
+def test_a_slot_is_kept_by_whom_and_how_the_cell_says(optimizers: dict[str, Any]) -> None:
+    shapes = [(9,), (6, 5), (40, 2), (3, 3, 4)]
+    params = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    optimizer = optimizers["levels"]([{"params": params[:3]}, {"params": params[3:], "role": "embedding"}])
+    for param in params:
+        param.grad = torch.randn_like(param)
+    optimizer.step()
+    for param, chunks, is_own in zip(params, (2, 4, 10, 5), (True, False, True, True), strict=True):
+        state = optimizer.state[param]
+        assert ("own" in state) == is_own
+        assert {name: (tuple(state[name].shape), state[name].dtype) for name in state if name != "own"} == {
+            "narrow": (tuple(param.shape), torch.bfloat16),
+            "pair": ((*param.shape, 2), torch.bfloat16),
+            "energy": ((chunks,), torch.float32),
+            "tokens": ((chunks, 2, 3), torch.float32),
+            "recall": ((2,), torch.float32),
+        }
+    # A parameter that is told to be an embedding is stepped as one.
+    others = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    plain = optimizers["levels"](others)
+    for param, other in zip(params, others, strict=True):
+        other.grad = param.grad
+    plain.step()
+    assert torch.equal(params[1], others[1]) and not torch.equal(params[3], others[3])
+
+    saved = optimizer.state_dict()
+    restored = optimizers["levels"]([{"params": params[:3]}, {"params": params[3:], "role": "embedding"}])
+    restored.load_state_dict(saved)
+    for param in params:
+        for name, value in optimizer.state[param].items():
+            assert torch.equal(restored.state[param][name], value) and restored.state[param][name].dtype == value.dtype
+    with pytest.raises(ValueError, match="role of group 1 must be one of vector, matrix.* not 'tail'"):
+        optimizers["levels"]([{"params": params[:3]}, {"params": params[3:], "role": "tail"}])
+    del saved["state"][0]["own"]
+    with pytest.raises(ValueError, match="the state of parameter 0 of group 0 holds .* where .*own.* is kept"):
+        restored.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("name", ["levels", "tracks"])
+def test_groups_and_dtypes_share_the_sums_of_the_network(optimizers: dict[str, Any], name: str) -> None:
+    """Parameters in float64 step beside others as they would in float32."""
+    shapes = [(9,), (6, 5), (40, 2)]
+    grads = [[torch.randn(shape) for shape in shapes] for _ in range(3)]
+    results = []
+    for dtypes in ([torch.float32] * 3, [torch.float32, torch.float64, torch.float32]):
+        params = [torch.nn.Parameter(torch.ones(shape, dtype=t)) for shape, t in zip(shapes, dtypes, strict=True)]
+        optimizer = optimizers[name](params)
+        for step in grads:
+            for param, grad in zip(params, step, strict=True):
+                param.grad = grad.to(param.dtype)
+            optimizer.step()
+        results.append([param.detach().float() for param in params])
+    for left, right in zip(*results, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*isinstance.*treespec.*:FutureWarning")
+def test_compiled_blocks_of_a_cell_of_every_level_step_as_others(optimizers: dict[str, Any]) -> None:
+    torch._dynamo.reset()
+    shapes = [(64, 70), (4099,), (9,), (50, 64)]
+    drawn = [torch.randn(shape) for shape in shapes]
+    params, others = ([torch.nn.Parameter(value.clone()) for value in drawn] for _ in range(2))
+    pair = (optimizers["levels"](params, block_size=1024, compile=True), optimizers["levels"](others, block_size=1024))
+    for _ in range(3):
+        for left, right in zip(params, others, strict=True):
+            left.grad = right.grad = torch.randn(left.shape)
+        for optimizer in pair:
+            optimizer.step()
+    for left, right in zip(params, others, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+    torch._dynamo.reset()

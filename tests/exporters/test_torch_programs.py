@@ -136,7 +136,7 @@ def chains(draw: st.DrawFn) -> Program:
     return program(*equations, final, inputs=(X, Y, Z, T))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(chains())
 def test_separating_and_fusing_change_nothing_but_rounding(whole: Program) -> None:
     arrays = arrays_of(whole.inputs, 3)

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from mnemo_compile.artifact._frozen import state_bytes
 from mnemo_compile.errors import UsageError
 from mnemo_compile.meta import load_config, meta_train, presets
 
@@ -12,6 +13,37 @@ def test_every_preset_loads() -> None:
     assert "tiny" in presets()
     for name in presets():
         assert load_config(name).preset == name
+
+
+def test_presets_keep_the_bytes_that_they_say() -> None:
+    budgets = {"tiny": 12, "tensor-wise": 6, "coordinate-wise": 20, "super": 6, "compact": 4, "factored": 4.125}
+    for name, budget in budgets.items():
+        assert state_bytes(load_config(name).cell.build()) == budget
+        assert f"{budget:.2g} " in presets()[name].read_text() or name == "tiny"
+
+
+def test_a_file_extends_a_preset_and_another_file(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.toml").write_text('extends = "tiny"\nminutes = 1\n[cell]\nkind = "mnemosyne"\ntoken = 3\n')
+    (tmp_path / "b.toml").write_text('extends = "a.toml"\n[cell]\nkernel = "relu"\n[inner]\ntasks = 2\n')
+    tiny, config = load_config("tiny"), load_config(str(tmp_path / "b.toml"))
+    assert config.preset == "b" and config.minutes == 1
+    assert (config.cell.model_dump()["token"], config.cell.model_dump()["kernel"]) == (3, "relu")
+    assert config.inner == tiny.inner.model_copy(update={"tasks": 2})
+    assert config.families == tiny.families and config.validation == tiny.validation
+    (tmp_path / "c.toml").write_text('extends = "b.toml"\n[cell]\nkind = "lstm"\nhidden = 2\n')
+    cell = load_config(str(tmp_path / "c.toml")).cell
+    assert cell.kind == "lstm" and cell.model_dump()["hidden"] == 2
+
+
+def test_extending_what_is_not_there_or_itself_is_refused(tmp_path: pathlib.Path) -> None:
+    config = tmp_path / "a.toml"
+    config.write_text('extends = "tinny"\n')
+    assert "there is no preset" in refused(config)
+    config.write_text("extends = 3\n")
+    assert "should be the name of a preset" in refused(config)
+    config.write_text('extends = "b.toml"\n')
+    (tmp_path / "b.toml").write_text('extends = "a.toml"\n')
+    assert "comes back to this file" in refused(config)
 
 
 def refused(config: pathlib.Path, *overrides: str) -> str:

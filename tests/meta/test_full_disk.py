@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 from mnemo_compile.artifact import load_bundle
 
 LIMIT = 30_000
@@ -20,6 +22,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_no_room_for_a_file(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
     out = tmp_path / "run"
     arguments = ["meta-train", str(config), "--out", str(out), "--steps", "3"]

@@ -31,7 +31,12 @@ def wait_for(process: subprocess.Popen[str], out: pathlib.Path, steps: int) -> N
         time.sleep(0.005)
 
 
-def test_killed_at_random_moments_and_resumed(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    "windows", [((2, 30),), pytest.param(((1, 8), (12, 19), (23, 30)), marks=pytest.mark.slow)], ids=["once", "thrice"]
+)
+def test_killed_at_random_moments_and_resumed(
+    config: pathlib.Path, tmp_path: pathlib.Path, windows: tuple[tuple[int, int], ...]
+) -> None:
     whole = start(config, tmp_path / "whole", "--steps", str(STEPS))
     assert whole.communicate()[1] and whole.returncode == 0
 
@@ -40,7 +45,7 @@ def test_killed_at_random_moments_and_resumed(config: pathlib.Path, tmp_path: pa
     moments = random.Random(seed)
     cut, reached = tmp_path / "cut", 0
     # Moments of their own for each attempt, far enough from the end that no attempt reaches it.
-    for attempt, (earliest, latest) in enumerate(((1, 8), (12, 19), (23, 30))):
+    for attempt, (earliest, latest) in enumerate(windows):
         process = start(config, cut, "--steps", str(STEPS), *(["--resume"] if attempt else []))
         wait_for(process, cut, moments.randint(earliest, latest))
         time.sleep(moments.uniform(0, 0.05))
@@ -61,7 +66,7 @@ def test_killed_at_random_moments_and_resumed(config: pathlib.Path, tmp_path: pa
     assert [r["meta_step"] for r in records if "objective" in r] == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interruption_saves_and_says_how_to_go_on(
     config: pathlib.Path, tmp_path: pathlib.Path, number: signal.Signals
 ) -> None:

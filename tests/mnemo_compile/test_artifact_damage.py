@@ -176,7 +176,7 @@ def change_config(folder: pathlib.Path, **changes: Any) -> None:
         ({"token": "four"}, "token"),
         ({"token": -1}, "token"),
         ({"kernel": "gaussian"}, "kernel"),
-        ({"momentum": [0.9]}, "momentum"),
+        ({"momentum": [0.9, 2.0]}, "momentum"),
     ],
 )
 def test_a_cell_that_is_not_known(bundle: pathlib.Path, changes: dict[str, Any], found: str) -> None:

@@ -44,10 +44,13 @@ class Scripted(AbstractCell):
     def encode(self, param: Any, grad: Any, memory: Any, valid: Any, moments: Any, facts: Any, state: Any) -> Any:
         return {}
 
-    def recall(self, summary: Any, moments: Any, facts: Any, clock: Any, state: Any) -> Any:
+    def share(self, summary: Any, moments: Any, facts: Any, clock: Any, state: Any) -> Any:
+        return {}
+
+    def recall(self, summary: Any, network: Any, moments: Any, facts: Any, clock: Any, state: Any) -> Any:
         return {}, {}
 
-    def decode(self, param: Any, grad: Any, memory: Any, context: Any) -> Any:
+    def decode(self, param: Any, grad: Any, memory: Any, valid: Any, context: Any) -> Any:
         return self.rule(grad), {}
 
     def scale(self, context: Any, spread: Any) -> Any:

@@ -1,7 +1,7 @@
 """What a user hands in, looked at before anything is computed: each refusal says what, where and the mend."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from ._phases import MEMORY, NAME, STATE
 
 
-def check_options(lr: Any, weight_decay: Any, total_steps: Any, block_size: Any) -> None:
+def check_options(lr: Any, weight_decay: Any, total_steps: Any, block_size: Any, roles: Any) -> None:
     """Raises `ValueError` for what makes no sense. Arrays, which may be traced, are taken as they are."""
     for name, value in (("lr", lr), ("weight_decay", weight_decay)):
         if isinstance(value, int | float | np.number) and not 0 <= value < math.inf:
@@ -23,6 +23,8 @@ def check_options(lr: Any, weight_decay: Any, total_steps: Any, block_size: Any)
         raise ValueError("block_size must not be traced; name it in the static_args of optax.inject_hyperparams")
     if not isinstance(block_size, int) or block_size < 1:
         raise ValueError(f"block_size counts coordinates and must be a positive integer, not {block_size!r}")
+    if roles is not None and not callable(roles):
+        raise ValueError(f"roles must be a function of a parameter's path and array, or None, not {roles!r}")
 
 
 def floating_leaves(params: Any) -> list[jax.Array]:
@@ -38,8 +40,8 @@ def floating_leaves(params: Any) -> list[jax.Array]:
     return leaves
 
 
-def leaves_like(params: Any, tree: Any, what: str, kept: tuple[int, ...] = ()) -> list[jax.Array]:
-    """The arrays of a tree like the parameters', of their shapes and `kept`; another raises `ValueError`."""
+def leaves_like(params: Any, tree: Any, what: str, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
+    """The arrays of a tree like the parameters', of these shapes; another raises `ValueError`."""
     expected = jax.tree_util.tree_leaves_with_path(params)
     given = jax.tree_util.tree_leaves_with_path(tree)
     if jax.tree.structure(tree) != jax.tree.structure(params):
@@ -50,8 +52,7 @@ def leaves_like(params: Any, tree: Any, what: str, kept: tuple[int, ...] = ()) -
             f"{what} are a tree{where} that is not that of the parameters; give one like the params that init was "
             "given, with None where a parameter is None"
         )
-    for (path, array), (_, param) in zip(given, expected, strict=True):
-        shape = (*jnp.shape(param), *kept)
+    for (path, array), shape in zip(given, shapes, strict=True):
         if jnp.shape(array) != shape:
             raise ValueError(f"{what} have shape {jnp.shape(array)} at {_named(path)} where {shape} belongs")
     return [array for _, array in given]

@@ -1,7 +1,7 @@
 """How tensors become rows of chunks: small ones packed together, samples of all, and sweeps over large ones."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,14 +10,29 @@ import numpy as np
 from jax import lax
 from jax.experimental.shard_alike import shard_alike
 
-from ._phases import CHUNK_LENGTH, SAMPLE_CHUNKS
+from ._phases import CHUNK_LENGTH, MEMORY, OF_CHUNKS, SAMPLE_CHUNKS
+from ._tensors import chunk_count, Shape, whole_axis
 
-Shape = tuple[int, ...]
 Rows = dict[str, jax.Array]
 """By name, an array with a row for each tensor, or for each chunk."""
 Phase = Callable[[Rows], Rows]
-Tensors = dict[str, list[jax.Array]]
-"""For each input over coordinates, such as `grad`, the tensors' arrays; axes beyond a tensor's are a memory slot's."""
+Tensors = dict[str, dict[int, jax.Array]]
+"""For each input over chunks, such as `grad`, the arrays of the tensors, by number, that keep it.
+
+An array has the tensor's axes, or of what chunks keep one axis of chunks, and then those of what is kept.
+"""
+
+Views = dict[str, list[jax.Array]]
+"""For each input over chunks, the arrays of tensors that are worked on together."""
+
+_KEPT: dict[str, Shape] = {"param": (), "grad": (), **{f"memory.{slot}": shape for slot, shape in MEMORY.items()}}
+"""For each input over chunks, the shape of what a coordinate or a chunk has of it."""
+_OF_CHUNKS = {f"memory.{slot}" for slot in OF_CHUNKS}
+
+
+def _rows_shape(name: str, chunks: int) -> Shape:
+    """Of an input's rows."""
+    return (chunks, *_KEPT[name]) if name in _OF_CHUNKS else (chunks, CHUNK_LENGTH, *_KEPT[name])
 
 
 class Piece(NamedTuple):
@@ -35,20 +50,30 @@ class Piece(NamedTuple):
     def chunks(self) -> int:
         return -(-self.size // CHUNK_LENGTH)
 
-    def take(self, array: jax.Array) -> jax.Array:
-        """Rows of chunks, the last one padded with zeros."""
-        kept = array.shape[len(self.shape) :]
-        flat = array.reshape(-1, *kept)[self.start :].astype(jnp.float32)
-        padding = [(0, -self.size % CHUNK_LENGTH, 0), *((0, 0, 0) for _ in kept)]
-        return lax.pad(flat, np.float32(0), padding).reshape(self.chunks, CHUNK_LENGTH, *kept)
+    def take(self, name: str, arrays: Mapping[int, jax.Array]) -> jax.Array:
+        """Rows of chunks, the last one padded with zeros; zeros of what the tensor does not keep."""
+        shape = _rows_shape(name, self.chunks)
+        if self.tensor not in arrays:
+            return jnp.zeros(shape, jnp.float32)
+        flat = self._flat(name, arrays[self.tensor])[self._first(name) :].astype(jnp.float32)
+        missing = 0 if name in _OF_CHUNKS else -self.size % CHUNK_LENGTH
+        padding = [(0, missing, 0), *((0, 0, 0) for _ in _KEPT[name])]
+        return lax.pad(flat, np.float32(0), padding).reshape(shape)
 
-    def put(self, array: jax.Array, chunks: jax.Array) -> jax.Array:
+    def put(self, name: str, array: jax.Array, chunks: jax.Array) -> jax.Array:
         """The array with these chunks in their place."""
-        new = chunks.reshape(-1, *chunks.shape[2:])[: self.size].astype(array.dtype)
+        size = self.chunks if name in _OF_CHUNKS else self.size
+        new = self._flat(name, chunks)[:size].astype(array.dtype)
         if self.start:
-            new = lax.dynamic_update_slice_in_dim(array.reshape(-1, *chunks.shape[2:]), new, self.start, 0)
+            new = lax.dynamic_update_slice_in_dim(self._flat(name, array), new, self._first(name), 0)
         # Left to itself, what was packed with others would lie on every device.
         return shard_alike(array, new.reshape(array.shape))[1]
+
+    def _first(self, name: str) -> int:
+        return self.start // CHUNK_LENGTH if name in _OF_CHUNKS else self.start
+
+    def _flat(self, name: str, array: jax.Array) -> jax.Array:
+        return array.reshape(-1, *_KEPT[name])
 
 
 class Pack(NamedTuple):
@@ -67,21 +92,28 @@ class Pack(NamedTuple):
 
     def mapped(self, phase: Phase, names: Sequence[str], tensors: Tensors, rows: Rows) -> Tensors:
         """The tensors with the phase's outputs in place of the inputs of the same names."""
-        tensors = {name: list(arrays) for name, arrays in tensors.items()}
+        tensors = {name: dict(arrays) for name, arrays in tensors.items()}
         ends = np.cumsum([piece.chunks for piece in self.pieces])[:-1]
-        for name, chunks in _in_halves(phase)(self._inputs(names, tensors, rows)).items():
+        unkept = _unkept(self.tensors, tensors)
+        inputs = self._inputs([name for name in names if name not in unkept], tensors, rows)
+        for name, chunks in _in_halves(_with_zeros(phase, names, unkept))(inputs).items():
             for piece, part in zip(self.pieces, jnp.split(chunks, ends), strict=True):
-                tensors[name][piece.tensor] = piece.put(tensors[name][piece.tensor], part)
+                if piece.tensor in tensors[name]:
+                    tensors[name][piece.tensor] = piece.put(name, tensors[name][piece.tensor], part)
         return tensors
 
     def _inputs(self, names: Sequence[str], tensors: Tensors, rows: Rows) -> Rows:
         owner = np.repeat(self.tensors, [piece.chunks for piece in self.pieces])
-        return {
-            name: jnp.concatenate([piece.take(tensors[name][piece.tensor]) for piece in self.pieces])
-            if name in tensors
-            else rows[name][owner]
-            for name in names
-        }
+        inputs: Rows = {}
+        for name in names:
+            if name == "valid":
+                left = [piece.size - np.arange(piece.chunks) * CHUNK_LENGTH for piece in self.pieces]
+                inputs[name] = _within(np.concatenate(left))
+            elif name in tensors:
+                inputs[name] = jnp.concatenate([piece.take(name, tensors[name]) for piece in self.pieces])
+            else:
+                inputs[name] = rows[name][owner]
+        return inputs
 
 
 class Sample(NamedTuple):
@@ -96,33 +128,65 @@ class Sample(NamedTuple):
 
     def summed(self, phase: Phase, names: Sequence[str], tensors: Tensors, rows: Rows) -> Rows:
         """The phase's rows, summed for each tensor."""
-        places = [_sampled_places(shape) for shape in self.shapes]
-        owner = np.repeat(np.arange(len(places)), [len(place) for place in places])
+        chunks = [_sampled(shape) for shape in self.shapes]
+        owner = np.repeat(np.arange(len(chunks)), [len(some) for some in chunks])
         inputs: Rows = {}
         for name in names:
             if name == "valid":
-                inside = [place < math.prod(shape) for place, shape in zip(places, self.shapes, strict=True)]
-                inputs[name] = jnp.asarray(np.concatenate(inside))
+                sizes = np.array([math.prod(shape) for shape in self.shapes])
+                inputs[name] = _within(sizes[owner] - np.concatenate(chunks) * CHUNK_LENGTH)
             elif name in tensors:
-                parts = zip(tensors[name][self.first :], self.shapes, places, strict=False)
-                inputs[name] = jnp.concatenate([_at(array, shape, place) for array, shape, place in parts])
+                parts = zip(self.tensors, self.shapes, chunks, strict=True)
+                inputs[name] = jnp.concatenate([_at(name, tensors[name], *part) for part in parts])
             else:
                 inputs[name] = rows[name][self.first + owner]
         return sums(phase(inputs), owner)
 
 
-def _sampled_places(shape: Shape) -> np.ndarray:
-    """Which coordinates the sampled chunks hold; a place past the last one is padding."""
-    chunks = -(-math.prod(shape) // CHUNK_LENGTH)
+def _sampled(shape: Shape) -> np.ndarray:
+    """The sampled chunks of a tensor."""
+    chunks = chunk_count(shape)
     taken = min(chunks, SAMPLE_CHUNKS)
-    return (np.arange(taken) * chunks // taken)[:, None] * CHUNK_LENGTH + np.arange(CHUNK_LENGTH)
+    return np.arange(taken) * chunks // taken
 
 
-def _at(array: jax.Array, shape: Shape, places: np.ndarray) -> jax.Array:
-    if places.size >= math.prod(shape):
-        return Piece(0, shape).take(array)
-    # By the index on each axis: no device needs more of a tensor than it holds.
-    return array[np.unravel_index(places, shape)].astype(jnp.float32)
+def _at(name: str, arrays: Mapping[int, jax.Array], tensor: int, shape: Shape, chunks: np.ndarray) -> jax.Array:
+    """Rows of some chunks of a tensor."""
+    if tensor not in arrays:
+        return jnp.zeros(_rows_shape(name, len(chunks)), jnp.float32)
+    if len(chunks) == chunk_count(shape):
+        return Piece(tensor, shape).take(name, arrays)
+    if name in _OF_CHUNKS:
+        return arrays[tensor][chunks].astype(jnp.float32)
+    # By the index on each axis: no device needs more of a tensor than it holds. The last chunk is never among some.
+    places = chunks[:, None] * CHUNK_LENGTH + np.arange(CHUNK_LENGTH)
+    return arrays[tensor][np.unravel_index(places, shape)].astype(jnp.float32)
+
+
+def _within(left: np.ndarray) -> jax.Array:
+    """Which places of chunks hold coordinates, of which so many are left where each chunk begins."""
+    return jnp.arange(CHUNK_LENGTH) < jnp.asarray(np.minimum(left, CHUNK_LENGTH))[:, None]
+
+
+def _unkept(members: Sequence[int], tensors: Tensors) -> list[str]:
+    """What none of these tensors keeps."""
+    return [name for name, arrays in tensors.items() if not any(tensor in arrays for tensor in members)]
+
+
+def _with_zeros(phase: Phase, names: Sequence[str], unkept: Sequence[str], is_valid: bool = False) -> Phase:
+    """The phase of what is kept: the rest is zeros, and what the phase gives for it is dropped.
+
+    If `is_valid`, every place holds a coordinate.
+    """
+
+    def with_zeros(inputs: Rows) -> Rows:
+        (rows,) = {value.shape[0] for value in inputs.values()}
+        known: Rows = {name: jnp.zeros(_rows_shape(name, rows), jnp.float32) for name in names if name in unkept}
+        if is_valid and "valid" in names:
+            known["valid"] = jnp.ones((rows, CHUNK_LENGTH), bool)
+        return {name: value for name, value in phase({**inputs, **known}).items() if name not in unkept}
+
+    return with_zeros
 
 
 def sums(values: Rows, owner: np.ndarray) -> Rows:
@@ -196,7 +260,8 @@ class Sweep(NamedTuple):
 
     def summed(self, phase: Phase, names: Sequence[str], tensors: Tensors, rows: Rows) -> Rows:
         """The phase's rows, summed for each tensor."""
-        views = self._views([name for name in names if name in tensors], tensors)
+        views = self._views(names, tensors)
+        phase = _with_zeros(phase, names, _unkept(self.tensors, tensors), is_valid=True)
 
         def block(step: jax.Array | int) -> Rows:
             return {name: self._total(value) for name, value in self._run(phase, names, views, rows, step).items()}
@@ -206,40 +271,58 @@ class Sweep(NamedTuple):
 
     def mapped(self, phase: Phase, names: Sequence[str], tensors: Tensors, rows: Rows) -> Tensors:
         """The tensors with the phase's outputs in place of the inputs of the same names."""
-        tensors = {name: list(arrays) for name, arrays in tensors.items()}
+        tensors = {name: dict(arrays) for name, arrays in tensors.items()}
         views = self._views(list(tensors), tensors)
-        written = [name for name in tensors if name != "param"]
+        written = [name for name in views if name != "param"]
+        phase = _with_zeros(phase, names, _unkept(self.tensors, tensors), is_valid=True)
         if not self.lanes:
             phase = _in_halves(phase)
 
-        def advance(step: jax.Array, held: Tensors) -> Tensors:
+        def advance(step: jax.Array, held: Views) -> Views:
             outputs = self._run(phase, names, views | held, rows, step)
-            return {name: self._placed(held[name], outputs[name], step) for name in written}
+            return {name: self._placed(name, held[name], outputs[name], step) for name in written}
 
         held = lax.fori_loop(0, self.steps, advance, {name: views[name] for name in written})
         for name in written:
             for tensor, view in zip(self.tensors, held[name], strict=True):
-                tensors[name][tensor] = view.reshape(tensors[name][tensor].shape)
+                old = tensors[name][tensor]
+                new = view.reshape(old.shape)
+                # An array with one axis of chunks may not lie as the view does.
+                tensors[name][tensor] = shard_alike(old, new)[1] if name in _OF_CHUNKS else new
         return tensors
 
-    def _views(self, names: Sequence[str], tensors: Tensors) -> Tensors:
-        rank = tensors["param"][self.tensors[0]].ndim
-        chosen = {name: [tensors[name][tensor] for tensor in self.tensors] for name in names}
-        return {name: [a.reshape(*self.view, *a.shape[rank:]) for a in arrays] for name, arrays in chosen.items()}
+    def _shape(self, name: str) -> Shape:
+        """How the places of an array are looked at: what has a number for each chunk lacks the last axis."""
+        if name not in _OF_CHUNKS:
+            return self.view
+        return self.view[:-1] or (chunk_count(self.view),)
 
-    def _run(self, phase: Phase, names: Sequence[str], views: Tensors, rows: Rows, step: jax.Array | int) -> Rows:
+    def _width(self, name: str) -> int:
+        """Of a block of an array, on the axis of blocks."""
+        return self.width // CHUNK_LENGTH if name in _OF_CHUNKS and len(self.view) == 1 else self.width
+
+    def _views(self, names: Sequence[str], tensors: Tensors) -> Views:
+        """The arrays of what is kept, as they are looked at."""
+        return {
+            name: [tensors[name][tensor].reshape(*self._shape(name), *_KEPT[name]) for tensor in self.tensors]
+            for name in names
+            if name in tensors and self.tensors[0] in tensors[name]
+        }
+
+    def _run(self, phase: Phase, names: Sequence[str], views: Views, rows: Rows, step: jax.Array | int) -> Rows:
         """The phase over a block."""
         count, depth = self._chunks(), len(self.lanes)
         inputs: Rows = {}
         for name in names:
             if name in views:
-                cut = [lax.dynamic_slice_in_dim(view, step * self.width, self.width, self.axis) for view in views[name]]
-                chunks = jnp.stack([self._to_rows(block).astype(jnp.float32) for block in cut], axis=depth)
-                inputs[name] = chunks.reshape(*chunks.shape[:depth], -1, *chunks.shape[depth + 2 :])
-            else:
+                start, width = step * self._width(name), self._width(name)
+                cut = [lax.dynamic_slice_in_dim(view, start, width, self.axis) for view in views[name]]
+                chunks = jnp.stack([self._to_rows(name, block).astype(jnp.float32) for block in cut], axis=depth)
+                inputs[name] = chunks.reshape(*chunks.shape[:depth], *_rows_shape(name, count * len(cut)))
+            elif name in rows:
                 inputs[name] = jnp.repeat(rows[name][np.array(self.tensors)], count, axis=0)
         for _ in self.lanes:
-            phase = jax.vmap(phase, in_axes=({name: 0 if name in views else None for name in names},))
+            phase = jax.vmap(phase, in_axes=({name: 0 if name in views else None for name in inputs},))
         return phase(inputs)
 
     def _chunks(self) -> int:
@@ -247,27 +330,28 @@ class Sweep(NamedTuple):
         lanes = math.prod(self.view[axis] for axis in self.lanes)
         return self.swept // self.steps // lanes // CHUNK_LENGTH
 
-    def _order(self) -> tuple[int, ...]:
-        return (*self.lanes, *(axis for axis in range(len(self.view)) if axis not in self.lanes))
+    def _order(self, name: str) -> tuple[int, ...]:
+        """The axes of an array's places, lanes first."""
+        return (*self.lanes, *(axis for axis in range(len(self._shape(name))) if axis not in self.lanes))
 
-    def _to_rows(self, block: jax.Array) -> jax.Array:
-        """From the view's axes to lanes, chunks and coordinates of a chunk."""
-        kept = tuple(range(len(self.view), block.ndim))
+    def _to_rows(self, name: str, block: jax.Array) -> jax.Array:
+        """From the view's axes to lanes and a lane's rows."""
+        order = self._order(name)
         lanes = (self.view[axis] for axis in self.lanes)
-        return block.transpose(*self._order(), *kept).reshape(*lanes, -1, CHUNK_LENGTH, *block.shape[len(self.view) :])
+        turned = block.transpose(*order, *range(len(order), block.ndim))
+        return turned.reshape(*lanes, *_rows_shape(name, self._chunks()))
 
-    def _placed(self, views: list[jax.Array], chunks: jax.Array, step: jax.Array) -> list[jax.Array]:
+    def _placed(self, name: str, views: list[jax.Array], chunks: jax.Array, step: jax.Array) -> list[jax.Array]:
         """The views with a block's chunks in them."""
-        order = self._order()
-        back = sorted(range(len(order)), key=order.__getitem__)
-        depth, rank = len(self.lanes), len(self.view)
+        order, depth, width = self._order(name), len(self.lanes), self._width(name)
+        rank, back = len(order), sorted(range(len(order)), key=order.__getitem__)
         apart = chunks.reshape(*chunks.shape[:depth], len(views), -1, *chunks.shape[depth + 1 :])
         placed = []
         for place, view in enumerate(views):
-            shape = [self.width if axis == self.axis else view.shape[axis] for axis in order]
+            shape = [width if axis == self.axis else view.shape[axis] for axis in order]
             block = lax.index_in_dim(apart, place, depth, keepdims=False).reshape(*shape, *view.shape[rank:])
             block = block.transpose(*back, *range(rank, view.ndim)).astype(view.dtype)
-            placed.append(lax.dynamic_update_slice_in_dim(view, block, step * self.width, self.axis))
+            placed.append(lax.dynamic_update_slice_in_dim(view, block, step * width, self.axis))
         return placed
 
     def _total(self, values: jax.Array) -> jax.Array:
@@ -281,25 +365,27 @@ SHORTEST = 4096
 """Coordinates of a tensor that a block has at least, so that it is not made of crumbs."""
 
 
-def plan(shapes: Sequence[Shape], block: int) -> tuple[list[Sweep | Pack], list[Sample]]:
+def plan(tensors: Tensors, block: int) -> tuple[list[Sweep | Pack], list[Sample]]:
     """How all coordinates, and the sampled ones, are worked on, at most about `block` of them at once."""
-    alike: dict[Shape, list[int]] = {}
+    shapes = [param.shape for param in tensors["param"].values()]
+    alike: dict[tuple[Shape, frozenset[str]], list[int]] = {}
     pieces: list[Piece] = []
     for tensor, shape in enumerate(shapes):
         if math.prod(shape) > block:
-            alike.setdefault(shape, []).append(tensor)
+            kept = frozenset(name for name, arrays in tensors.items() if tensor in arrays)
+            alike.setdefault((shape, kept), []).append(tensor)
         else:
             pieces.append(Piece(tensor, shape))
     sweeps: list[Sweep | Pack] = []
-    for shape, tensors in alike.items():
-        while tensors:
-            sweep = _with_lanes(tensors, shape, block) or _without_lanes(tensors, shape, block)
+    for (shape, _), left in alike.items():
+        while left:
+            sweep = _with_lanes(left, shape, block) or _without_lanes(left, shape, block)
             sweeps.append(sweep)
             ends = [Piece(tensor, shape, sweep.swept) for tensor in sweep.tensors]
             pieces.extend(end for end in ends if end.size)
-            tensors = tensors[len(sweep.tensors) :]
+            left = left[len(sweep.tensors) :]
     packs = [Pack(tuple(pieces[i] for i in part)) for part in _parts([piece.chunks for piece in pieces], block)]
-    chunks = [min(-(-math.prod(shape) // CHUNK_LENGTH), SAMPLE_CHUNKS) for shape in shapes]
+    chunks = [len(_sampled(shape)) for shape in shapes]
     samples = [Sample(part[0], tuple(shapes[i] for i in part)) for part in _parts(chunks, block)]
     return [*sweeps, *packs], samples
 
@@ -331,7 +417,7 @@ def _without_lanes(tensors: Sequence[int], shape: Shape, block: int) -> Sweep:
 
 def _with_lanes(tensors: Sequence[int], shape: Shape, block: int) -> Sweep | None:
     """Lanes for whichever axes the devices share evenly; None where they can share none without cutting chunks."""
-    inner = next((axis for axis in reversed(range(len(shape))) if math.prod(shape[axis:]) % CHUNK_LENGTH == 0), None)
+    inner = whole_axis(shape)
     if inner is None:
         return None
     sizes = (*shape[:inner], math.prod(shape[inner:]) // CHUNK_LENGTH)

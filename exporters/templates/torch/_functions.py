@@ -29,6 +29,16 @@ def rational_tanh(x: Tensor) -> Tensor:
     return x * _polynomial(square, _NUMERATOR) / _polynomial(square, _DENOMINATOR)
 
 
+def to_bfloat16(x: Tensor) -> Tensor:
+    """x rounded to the nearest number of bfloat16, in its own dtype.
+
+    On the bits: a compiler leaves out a conversion there and back.
+    """
+    bits = x.float().view(torch.int32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
+    return rounded.view(torch.float32).to(x.dtype)
+
+
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     """From the highest power to the lowest."""
     value = x * coefficients[0] + coefficients[1]

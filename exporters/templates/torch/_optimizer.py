@@ -7,13 +7,13 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from ._phases import DIGEST, MEMORY, NAME, POINTWISE, STATE, VERSION
-from ._rows import plan
+from ._phases import DIGEST, IN_BFLOAT16, KEPT_BY, MEMORY, NAME, OF_CHUNKS, POINTWISE, ROLES, STATE, VERSION
+from ._rows import chunks_of, plan, role_of
 from ._step import initial_state, Step, weights
 
 _CELL = {"name": NAME, "version": VERSION, "digest": DIGEST}
-_KEPT = {**MEMORY, **({"recall": (sum(map(math.prod, STATE.values())),)} if STATE else {})}
-"""What is kept of a parameter: memory of each coordinate, and the state of `recall` as one vector."""
+_KEPT = (*MEMORY, *(["recall"] if STATE else []))
+"""What is kept of a parameter: memory of its coordinates and chunks, and the state of `recall` as one vector."""
 
 
 class Mnemosyne(torch.optim.Optimizer):
@@ -28,6 +28,9 @@ class Mnemosyne(torch.optim.Optimizer):
     - `total_steps`: how many steps will be taken, if that is known. Steps then shrink towards the end.
     - `block_size`: coordinates that are worked on at once, which bounds the workspace.
     - `compile`: whether large tensors are worked on by compiled functions. The first step then takes long.
+
+    What a parameter is to its network is told by its shape, or by its group: with `"role": "head"`, say, in a group's
+    dictionary. Roles are vector, matrix, embedding, head and convolution.
 
     A step in which any gradient is not finite changes no parameter and no state; `skipped_steps` counts them.
     """
@@ -49,7 +52,7 @@ class Mnemosyne(torch.optim.Optimizer):
                 raise ValueError("there are no parameters to train; pass the parameters of a model that has some")
         self._block_size = block_size
         self._compile = compile
-        defaults = {"lr": lr, "weight_decay": weight_decay, "total_steps": total_steps, "cell": _CELL}
+        defaults = {"lr": lr, "weight_decay": weight_decay, "total_steps": total_steps, "role": None, "cell": _CELL}
         super().__init__(params, defaults)
         clock = self.param_groups[0]
         device = clock["params"][0].device if clock["params"] else torch.device("cpu")
@@ -74,17 +77,17 @@ class Mnemosyne(torch.optim.Optimizer):
         """Restores what `state_dict` saved, exactly, whatever the dtype and device of the parameters."""
         _check_cell(state_dict["param_groups"])
         pairs = [
-            (param, state_dict["state"].get(name, {}), f"parameter {place} of group {number}")
+            (param, state_dict["state"].get(name, {}), saved, f"parameter {place} of group {number}")
             for number, (saved, group) in enumerate(zip(state_dict["param_groups"], self.param_groups, strict=False))
             for place, (name, param) in enumerate(zip(saved["params"], group["params"], strict=False))
         ]
-        for param, state, where in pairs:
-            _check_state(state, param, where)
+        for param, state, saved, where in pairs:
+            _check_state(state, param, _role(param, saved), where)
         super().load_state_dict(state_dict)
-        for param, state, _ in pairs:
+        for param, state, _, _ in pairs:
             # The base class has cast the state to the parameters' dtype.
             for name, value in state.items():
-                kept = torch.empty(value.shape, dtype=_work_dtype(param.dtype), device=param.device)
+                kept = torch.empty(value.shape, dtype=_kept_dtype(name, param.dtype), device=param.device)
                 self.state[param][name] = kept.copy_(value)
         clock = self.param_groups[0]
         for name in ("step", "skipped"):
@@ -109,20 +112,22 @@ class Mnemosyne(torch.optim.Optimizer):
             return loss
         clock = self.param_groups[0]
         step, skipped = clock["step"], clock["skipped"]
-        finite = torch.stack([each.attend().to(step.device) for each in steps]).all()
         options = {
             "lr": [group["lr"] for group in self.param_groups],
             "weight_decay": [group["weight_decay"] for group in self.param_groups],
             "total": [group["total_steps"] or 0.0 for group in self.param_groups],
         }
+        attended = [each.attend(step, options) for each in steps]
+        finite = torch.stack([is_finite.to(step.device) for is_finite, _ in attended]).all()
+        network = {name: [shares[name] for _, shares in attended] for name in attended[0][1]}
         for each in steps:
-            each.update(finite, step, options)
+            each.update(finite, network)
         step.add_(finite)
         skipped.add_(~finite)
         return loss
 
     def _steps(self) -> list[Step]:
-        """A step for each device and dtype of arithmetic, over the parameters that have a gradient."""
+        """A step for each device, dtype of arithmetic and kind of state, over the parameters that have a gradient."""
         params: list[Tensor] = []
         grads: list[Tensor] = []
         kept: list[list[Tensor]] = [[] for _ in _KEPT]
@@ -134,18 +139,21 @@ class Mnemosyne(torch.optim.Optimizer):
             for values, more in zip((params, grads, *kept), of_group, strict=True):
                 values.extend(more)
             groups.extend([number] * len(of_group[0]))
-        buckets: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+        roles = [_role(param, self.param_groups[number]) for param, number in zip(params, groups, strict=True)]
+        buckets: dict[tuple[torch.device, torch.dtype, tuple[str, ...]], list[int]] = {}
         for place, param in enumerate(params):
-            buckets.setdefault((param.device, _work_dtype(param.dtype)), []).append(place)
+            bucket = (param.device, _work_dtype(param.dtype), _slots(roles[place]))
+            buckets.setdefault(bucket, []).append(place)
         compiled = self._compile or torch.compiler.is_compiling()
         steps = []
-        for (device, dtype), places in buckets.items():
+        for (device, dtype, slots), places in buckets.items():
             shapes = tuple(tuple(params[place].shape) for place in places)
             numbers = tuple(groups[place] for place in places)
             states = {name: [values[i] for i in places] for name, values in zip(_KEPT, kept, strict=True)}
             tensors = {"param": [params[i] for i in places], "grad": [grads[i] for i in places]}
-            tensors.update((f"memory.{slot}", states[slot]) for slot in MEMORY)
-            cut = plan(shapes, numbers, self._block_size, compiled and POINTWISE, device, dtype)
+            tensors.update((f"memory.{slot}", states[slot]) for slot in slots)
+            named = tuple(roles[place] for place in places)
+            cut = plan(shapes, named, numbers, self._block_size, compiled and POINTWISE, device, dtype)
             steps.append(Step(cut, tensors, states.get("recall", []), device, dtype, compiled))
         return steps
 
@@ -170,13 +178,36 @@ class Mnemosyne(torch.optim.Optimizer):
             # Read here, because the rest of a step may be traced.
             weights(param.device, dtype)
             if not state:
-                for slot, shape in MEMORY.items():
-                    state[slot] = torch.zeros((*param.shape, *shape), dtype=dtype, device=param.device)
+                for slot in _slots(_role(param, group)):
+                    shape = _shape(slot, param)
+                    state[slot] = torch.zeros(shape, dtype=_kept_dtype(slot, param.dtype), device=param.device)
                 state.update(initial_state(param.device, dtype))
             params.append(param)
             grads.append(param.grad)
             for values, name in zip(kept, _KEPT, strict=True):
-                values.append(state[name])
+                # What is not kept is not looked at.
+                values.append(state.get(name, param))
+
+
+def _role(param: Tensor, group: Mapping[str, Any]) -> str:
+    return group.get("role") or role_of(tuple(param.shape))
+
+
+def _slots(role: str) -> tuple[str, ...]:
+    """The memory that a parameter of this role keeps."""
+    return tuple(slot for slot in MEMORY if role in KEPT_BY.get(slot, ROLES))
+
+
+def _shape(name: str, param: Tensor) -> tuple[int, ...]:
+    """Of what is kept of a parameter."""
+    if name == "recall":
+        return (sum(map(math.prod, STATE.values())),)
+    whose = (chunks_of(param.numel()),) if name in OF_CHUNKS else tuple(param.shape)
+    return (*whose, *MEMORY[name])
+
+
+def _kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    return torch.bfloat16 if name in IN_BFLOAT16 else _work_dtype(dtype)
 
 
 def _work_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -198,6 +229,11 @@ def _check_group(group: Mapping[str, Any], number: int) -> None:
         raise ValueError(
             f"total_steps of group {number} must be a positive integer, or None where the end is not known, "
             f"not {total!r}"
+        )
+    if group["role"] is not None and group["role"] not in ROLES:
+        raise ValueError(
+            f"role of group {number} must be one of {', '.join(ROLES)}, or None for that of the shape, "
+            f"not {group['role']!r}"
         )
     for place, param in enumerate(group["params"]):
         if not param.is_floating_point():
@@ -222,14 +258,15 @@ def _title(cell: Mapping[str, Any]) -> str:
     return f"{cell.get('name')} {cell.get('version')} (digest {str(cell.get('digest'))[:12]})"
 
 
-def _check_state(state: Mapping[str, Any], param: Tensor, where: str) -> None:
-    if state and state.keys() != _KEPT.keys():
+def _check_state(state: Mapping[str, Any], param: Tensor, role: str, where: str) -> None:
+    kept = {*_slots(role), *(["recall"] if STATE else [])}
+    if state and state.keys() != kept:
         raise ValueError(
-            f"the state of {where} holds {', '.join(sorted(map(str, state)))} where {', '.join(sorted(_KEPT))} is "
+            f"the state of {where} holds {', '.join(sorted(map(str, state)))} where {', '.join(sorted(kept))} is "
             f"kept; load it into the optimizer that saved it"
         )
     for name, value in state.items():
-        shape = (*(() if name == "recall" else param.shape), *_KEPT[name])
+        shape = _shape(name, param)
         if tuple(value.shape) != shape:
             raise ValueError(
                 f"{name} of {where} has shape {tuple(value.shape)} in this state where {shape} is needed; load it for "

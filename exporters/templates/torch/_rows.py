@@ -3,13 +3,36 @@
 import functools
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._phases import CHUNK_LENGTH, SAMPLE_CHUNKS
+from ._phases import CHUNK_LENGTH, MEMORY, OF_CHUNKS, ROLES, SAMPLE_CHUNKS
 
 Shape = tuple[int, ...]
+
+
+class Slot(NamedTuple):
+    """What a tensor holds for each of its coordinates, or of its chunks."""
+
+    shape: Shape = ()
+    of_chunks: bool = False
+
+    @property
+    def size(self) -> int:
+        """Numbers in a chunk's row."""
+        return math.prod(self.shape) * (1 if self.of_chunks else CHUNK_LENGTH)
+
+    @property
+    def row(self) -> Shape:
+        """The shape of a chunk's row."""
+        return self.shape if self.of_chunks else (CHUNK_LENGTH, *self.shape)
+
+
+NUMBER = Slot()
+SLOTS = {f"memory.{name}": Slot(shape, name in OF_CHUNKS) for name, shape in MEMORY.items()}
+"""By the names of a phase's inputs."""
 
 
 class Block:
@@ -21,34 +44,48 @@ class Block:
         """The first coordinate."""
         self.stop = stop
         self.chunks = chunks_of(stop - start)
+        self.missing = self.chunks * CHUNK_LENGTH - (stop - start)
+        """Places of the last chunk without a coordinate."""
 
-    def gather(self, tensors: list[Tensor], dtype: torch.dtype, slot: Shape) -> Tensor:
-        """The rows, of which each coordinate has a `slot`; a view where the tensor has whole chunks of this dtype."""
-        values = self._read(tensors[self.tensor], math.prod(slot)).to(dtype)
-        missing = (self.start - self.stop) % CHUNK_LENGTH
-        if missing:
-            values = torch.nn.functional.pad(values, (0, missing * math.prod(slot)))
-        return values.view(-1, CHUNK_LENGTH, *slot)
+    def valid(self, device: torch.device) -> Tensor:
+        """Which places of the rows hold a coordinate."""
+        if not self.missing:
+            return torch.ones((), dtype=torch.bool, device=device).expand(self.chunks, CHUNK_LENGTH)
+        places = torch.arange(self.chunks * CHUNK_LENGTH, device=device)
+        return (places < self.stop - self.start).view(-1, CHUNK_LENGTH)
 
-    def _read(self, tensor: Tensor, width: int) -> Tensor:
-        """Coordinates in row-major order, without a copy of the whole tensor."""
+    def gather(self, tensors: list[Tensor], dtype: torch.dtype, slot: Slot) -> Tensor:
+        """The rows, of which each coordinate or chunk has a `slot`; a view where they lie in memory in this dtype."""
+        values = self._read(tensors[self.tensor], slot).to(dtype)
+        if self.missing and not slot.of_chunks:
+            values = torch.nn.functional.pad(values, (0, self.missing * math.prod(slot.shape)))
+        return values.view(-1, *slot.row)
+
+    def _range(self, slot: Slot) -> slice:
+        """Where the block's numbers are among the tensor's."""
+        start = self.start // CHUNK_LENGTH * slot.size
+        missing = 0 if slot.of_chunks else self.missing * math.prod(slot.shape)
+        return slice(start, start + self.chunks * slot.size - missing)
+
+    def _read(self, tensor: Tensor, slot: Slot) -> Tensor:
+        """Numbers in row-major order, without a copy of the whole tensor."""
         if tensor.is_contiguous():
-            return tensor.view(-1)[self.start * width : self.stop * width]
+            return tensor.view(-1)[self._range(slot)]
         return torch.take(tensor, torch.arange(self.start, self.stop, device=tensor.device))
 
-    def view(self, tensors: list[Tensor], slot: Shape) -> Tensor | None:
+    def view(self, tensors: list[Tensor], slot: Slot) -> Tensor | None:
         """The rows as they lie in memory, where they do."""
-        tensor, width = tensors[self.tensor], math.prod(slot)
-        if not tensor.is_contiguous() or (self.stop - self.start) % CHUNK_LENGTH:
+        tensor = tensors[self.tensor]
+        if not tensor.is_contiguous() or self.missing:
             return None
-        return tensor.view(-1)[self.start * width : self.stop * width].view(-1, CHUNK_LENGTH, *slot)
+        return tensor.view(-1)[self._range(slot)].view(-1, *slot.row)
 
-    def scatter(self, rows: Tensor, tensors: list[Tensor], slot: Shape) -> None:
+    def scatter(self, rows: Tensor, tensors: list[Tensor], slot: Slot) -> None:
         """Writes rows back."""
-        tensor, width = tensors[self.tensor], math.prod(slot)
-        values = rows.reshape(-1)[: (self.stop - self.start) * width]
+        tensor, places = tensors[self.tensor], self._range(slot)
+        values = rows.reshape(-1)[: places.stop - places.start]
         if tensor.is_contiguous():
-            tensor.view(-1)[self.start * width : self.stop * width].copy_(values)
+            tensor.view(-1)[places].copy_(values)
         else:
             places = torch.arange(self.start, self.stop, device=tensor.device)
             tensor.put_(places, values.to(tensor.dtype))
@@ -85,7 +122,10 @@ class Pack:
             sources.append(torch.where(place < size, place + (coordinates + 1), 0))
             targets.append(torch.arange(size) + places)
             coordinates, places = coordinates + size, places + chunks * CHUNK_LENGTH
-        self.valid = torch.cat(masks).view(-1, CHUNK_LENGTH).to(device)
+        self.mask = torch.cat(masks).view(-1, CHUNK_LENGTH).to(device)
+        self.chunks = sum(lengths)
+        self.counts = lengths
+        """Chunks of each tensor."""
         self.lengths = torch.tensor(lengths, device=device)
         self.owner = torch.cat([torch.full((count,), place) for place, count in enumerate(lengths, first)]).to(device)
         self.padding: tuple[Tensor, Tensor] | None = None
@@ -93,13 +133,20 @@ class Pack:
         if coordinates < places:
             self.padding = (torch.cat(sources).to(device), torch.cat(targets).to(device))
 
-    def gather(self, tensors: list[Tensor], dtype: torch.dtype, slot: Shape) -> Tensor:
-        """The rows, of which each coordinate has a `slot`."""
-        width = math.prod(slot)
+    def valid(self, device: torch.device) -> Tensor:
+        """Which places of the rows hold a coordinate."""
+        return self.mask
+
+    def gather(self, tensors: list[Tensor], dtype: torch.dtype, slot: Slot) -> Tensor:
+        """The rows, of which each coordinate or chunk has a `slot`."""
+        width = math.prod(slot.shape)
         pieces = []
         for place, (size, picked) in enumerate(zip(self.sizes, self.picks, strict=True), self.first):
             tensor = tensors[place]
-            if picked is None:
+            if slot.of_chunks:
+                rows = tensor.view(-1, width)
+                pieces.append(rows if picked is None else rows.index_select(0, picked))
+            elif picked is None:
                 pieces.append(tensor.reshape(-1, width))
             elif tensor.is_contiguous():
                 # The sample of a tensor never holds its last chunk, the one that may be short.
@@ -109,19 +156,20 @@ class Pack:
             else:
                 places = picked[:, None] * CHUNK_LENGTH + torch.arange(CHUNK_LENGTH, device=picked.device)
                 pieces.append(torch.take(tensor, places).view(-1, width))
-        if self.padding is None:
+        if self.padding is None or slot.of_chunks:
             values = torch.cat(pieces)
         else:
             values = torch.cat([pieces[0].new_zeros(1, width), *pieces]).index_select(0, self.padding[0])
-        return values.to(dtype).view(-1, CHUNK_LENGTH, *slot)
+        return values.to(dtype).view(-1, *slot.row)
 
-    def scatter(self, rows: Tensor, tensors: list[Tensor], slot: Shape) -> None:
+    def scatter(self, rows: Tensor, tensors: list[Tensor], slot: Slot) -> None:
         """Writes rows back, of a pack that is no sample."""
         mine = tensors[self.first : self.first + len(self.sizes)]
-        values = rows.reshape(-1, math.prod(slot))
-        if self.padding is not None:
+        values = rows.reshape(-1, math.prod(slot.shape))
+        if self.padding is not None and not slot.of_chunks:
             values = values.index_select(0, self.padding[1])
-        new = [piece.view(tensor.shape) for piece, tensor in zip(values.split(self.sizes), mine, strict=True)]
+        sizes = self.counts if slot.of_chunks else self.sizes
+        new = [piece.view(tensor.shape) for piece, tensor in zip(values.split(sizes), mine, strict=True)]
         torch._foreach_copy_(mine, new)  # pyright: ignore[reportPrivateImportUsage]
 
     def of_chunks(self, rows: Tensor) -> Tensor:
@@ -142,6 +190,7 @@ class Plan:
     **Arguments:**
 
     - `shapes`: of the tensors, none of them empty.
+    - `roles`: of the tensors.
     - `groups`: the number of each tensor's parameter group.
     - `block_size`: coordinates that are worked on at once, at most.
     - `whole`: whether a tensor of more coordinates is one block, up to its last whole chunk.
@@ -151,6 +200,7 @@ class Plan:
     def __init__(
         self,
         shapes: tuple[Shape, ...],
+        roles: tuple[str, ...],
         groups: tuple[int, ...],
         block_size: int,
         whole: bool,
@@ -172,7 +222,7 @@ class Plan:
             self.parts.extend(Block(place, start, stop) for start, stop in zip(cuts, cuts[1:]) if stop > start)
         self.samples = list(_packs(0, sizes, block_size, True, device))
         self.groups = torch.tensor([groups[place] for place in self.order], device=device)
-        facts = _facts([shapes[place] for place in self.order])
+        facts = _facts([shapes[place] for place in self.order], [roles[place] for place in self.order])
         self.facts = {name: value.to(device, dtype) for name, value in facts.items()}
 
 
@@ -181,6 +231,7 @@ _remembered = functools.lru_cache(maxsize=64)(Plan)
 
 def plan(
     shapes: tuple[Shape, ...],
+    roles: tuple[str, ...],
     groups: tuple[int, ...],
     block_size: int,
     whole: bool,
@@ -189,7 +240,7 @@ def plan(
 ) -> Plan:
     """The plan for tensors of these shapes, made once."""
     make = Plan if torch.compiler.is_compiling() else _remembered
-    return make(shapes, groups, block_size, whole, device, dtype)
+    return make(shapes, roles, groups, block_size, whole, device, dtype)
 
 
 def chunks_of(coordinates: int) -> int:
@@ -210,7 +261,20 @@ def _packs(first: int, sizes: list[int], block_size: int, sampled: bool, device:
         yield Pack(first + start, sizes[start:], sampled, device)
 
 
-def _facts(shapes: list[Shape]) -> dict[str, Tensor]:
+_TALL = 16
+
+
+def role_of(shape: Shape) -> str:
+    """The role of a tensor of which only the shape is known."""
+    axes = sorted(size for size in shape if size != 1)
+    if len(axes) < 2:
+        return "vector"
+    if len(axes) > 2:
+        return "convolution"
+    return "embedding" if axes[1] >= _TALL * axes[0] else "matrix"
+
+
+def _facts(shapes: list[Shape], roles: list[str]) -> dict[str, Tensor]:
     """What the cell is told of each tensor's shape."""
     matrix = [len(shape) >= 2 for shape in shapes]
     counts = [math.prod(shape) for shape in shapes]
@@ -220,4 +284,5 @@ def _facts(shapes: list[Shape]) -> dict[str, Tensor]:
         "facts.aspect": torch.tensor(
             [max(s) ** 2 / n if is_matrix else 1.0 for s, n, is_matrix in zip(shapes, counts, matrix, strict=True)]
         ),
+        "facts.role": torch.tensor([float(ROLES.index(role)) for role in roles]),
     }

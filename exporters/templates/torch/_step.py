@@ -11,14 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from . import _phases
-from ._phases import INPUTS, MEMORY, STATE
-from ._rows import Block, Part, Plan
+from ._phases import INPUTS, STATE
+from ._rows import Block, NUMBER, Part, Plan, SLOTS
 
 Rows = Mapping[str, Tensor]
 
 _STATE_SIZES = [math.prod(shape) for shape in STATE.values()]
-_SLOTS = {f"memory.{name}": shape for name, shape in MEMORY.items()}
-
 
 _WEIGHTS: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
 
@@ -46,7 +44,7 @@ class Step:
     **Arguments:**
 
     - `plan`: how they are cut.
-    - `tensors`: by `param`, `grad`, and each memory slot, in the order that the plan was made for.
+    - `tensors`: by `param`, `grad`, and each memory slot that they keep, in the order that the plan was made for.
     - `recalled`: the state of `recall` of each tensor.
     - `device`, `dtype`: of the arithmetic.
     - `compiled`: whether blocks are worked on by compiled functions.
@@ -75,27 +73,35 @@ class Step:
             for (name, shape), part in zip(STATE.items(), parts, strict=True):
                 self.rows[f"state.{name}"] = part.reshape(-1, *shape)
 
-    def attend(self) -> Tensor:
-        """Moments and summaries. Returns whether all moments are finite, without waiting for the device."""
+    def attend(self, step: Tensor, options: Mapping[str, list[float | Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Moments and summaries. Returns whether all moments are finite, and this step's share in the network's sums,
+        without waiting for the device.
+
+        `options` holds a number for each parameter group under `lr`, `weight_decay` and `total`.
+        """
         known = set(self.rows)
         self._sums("measure", self.plan.parts)
         finite = [torch.isfinite(rows).all() for name, rows in self.rows.items() if name not in known]
         self._sums("encode", self.plan.samples)
-        return torch.stack(finite).all()
-
-    def update(self, finite: Tensor, step: Tensor, options: Mapping[str, list[float | Tensor]]) -> None:
-        """Next parameters, memory and state; none of them changes where `finite` is not true.
-
-        `options` holds a number for each parameter group under `lr`, `weight_decay` and `total`.
-        """
-        count = len(self.plan.order)
-        self.rows["guard.finite"] = self._number(finite).expand(count)
-        self.rows["clock.step"] = self._number(step).expand(count)
+        self.rows["clock.step"] = self._number(step).expand(len(self.plan.order))
         for name, option in (("clock.total", "total"), ("hyper.lr", "lr"), ("hyper.weight_decay", "weight_decay")):
             of_groups = torch.stack([self._number(value) for value in options[option]])
             self.rows[name] = of_groups.index_select(0, self.plan.groups)
+        shared = self._of_tensors("share") if "share" in INPUTS else {}
+        return torch.stack(finite).all(), {name: rows.sum(0) for name, rows in shared.items()}
+
+    def update(self, finite: Tensor, network: Mapping[str, list[Tensor]]) -> None:
+        """Next parameters, memory and state; none of them changes where `finite` is not true.
+
+        `network` holds the shares of all steps in each sum.
+        """
+        count = len(self.plan.order)
+        self.rows["guard.finite"] = self._number(finite).expand(count)
+        for name, shares in network.items():
+            total = torch.stack([share.to(self.device, self.dtype) for share in shares]).sum(0)
+            self.rows[name] = total.expand(count, *total.shape)
         if "recall" in INPUTS:
-            self.rows.update(_phases.recall(self.weights, {name: self.rows[name] for name in INPUTS["recall"]}))
+            self.rows.update(self._of_tensors("recall"))
         self._sums("probe", self.plan.samples)
         self._prepare("update")
         for part in self.plan.parts:
@@ -109,11 +115,14 @@ class Step:
             return value.to(self.device, self.dtype).reshape(())
         return torch.full((), float(value), dtype=self.dtype, device=self.device)
 
+    def _of_tensors(self, phase: str) -> dict[str, Tensor]:
+        """What a phase over tensors gives."""
+        return getattr(_phases, phase)(self.weights, {row: self.rows[row] for row in INPUTS[phase]})
+
     def _prepare(self, phase: str) -> None:
         """Computes what a phase needs of each tensor."""
-        name = f"prepare_{phase}"
-        if name in INPUTS:
-            self.rows.update(getattr(_phases, name)(self.weights, {row: self.rows[row] for row in INPUTS[name]}))
+        if f"prepare_{phase}" in INPUTS:
+            self.rows.update(self._of_tensors(f"prepare_{phase}"))
 
     def _sums(self, phase: str, parts: Iterable[Part]) -> None:
         """Runs a phase over all parts and keeps what it gives, summed for each tensor."""
@@ -144,10 +153,12 @@ class Step:
         views = self._views(part, INPUTS["fused_update"])
         if views is not None:
             rows = {name: part.of_chunks(self.rows[name]) for name in INPUTS["fused_update"] if name not in views}
-            _compiled(_update_whole)(self.weights, rows, views, self.dtype)
+            written = [name for name in self.tensors if name != "grad"]
+            _compiled(_update_whole)(self.weights, rows, views, written, self.dtype)
             return
         for name, rows in self._run("update", part).items():
-            part.scatter(rows, self.tensors[name], _SLOTS.get(name, ()))
+            if name in self.tensors:
+                part.scatter(rows, self.tensors[name], SLOTS.get(name, NUMBER))
 
     def _run(self, phase: str, part: Part) -> dict[str, Tensor]:
         """The rows that a phase makes of a part."""
@@ -156,10 +167,14 @@ class Step:
 
     def _input(self, name: str, part: Part) -> Tensor:
         if name in self.tensors:
-            return part.gather(self.tensors[name], self.dtype, _SLOTS.get(name, ()))
+            return part.gather(self.tensors[name], self.dtype, SLOTS.get(name, NUMBER))
+        return self._made(name, part) if name in SLOTS or name == "valid" else part.of_chunks(self.rows[name])
+
+    def _made(self, name: str, part: Part) -> Tensor:
+        """Rows of chunks that no tensor holds: which places are valid, and zeros for a slot that is not kept."""
         if name == "valid":
-            return part.valid
-        return part.of_chunks(self.rows[name])
+            return part.valid(self.device)
+        return torch.zeros((), dtype=self.dtype, device=self.device).expand(part.chunks, *SLOTS[name].row)
 
     def _views(self, part: Part, names: Iterable[str]) -> dict[str, Tensor] | None:
         """The chunks of a large tensor for a compiled function; None for a part that is not worked on by one."""
@@ -168,7 +183,9 @@ class Step:
         views = {}
         for name in names:
             if name in self.tensors:
-                views[name] = part.view(self.tensors[name], _SLOTS.get(name, ()))
+                views[name] = part.view(self.tensors[name], SLOTS.get(name, NUMBER))
+            elif name in SLOTS or name == "valid":
+                views[name] = self._made(name, part)
         if any(view is None for view in views.values()):
             return None
         for view in views.values():
@@ -183,12 +200,17 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _measure_whole(weights: Rows, chunks: Rows, dtype: torch.dtype) -> dict[str, Tensor]:
     """Moments of many chunks of one tensor, in one pass."""
-    inputs = {name: value.to(dtype) for name, value in chunks.items()}
+    inputs = _widened(chunks, dtype)
     return {name: rows.sum(0, keepdim=True) for name, rows in _phases.fused_measure(weights, inputs).items()}
 
 
-def _update_whole(weights: Rows, rows: Rows, chunks: Rows, dtype: torch.dtype) -> None:
+def _update_whole(weights: Rows, rows: Rows, chunks: Rows, written: list[str], dtype: torch.dtype) -> None:
     """The update of many chunks of one tensor, in one pass and in place."""
-    inputs = {**rows, **{name: value.to(dtype) for name, value in chunks.items()}}
+    inputs = {**rows, **_widened(chunks, dtype)}
     for name, value in _phases.fused_update(weights, inputs).items():
-        chunks[name].copy_(value)
+        if name in written:
+            chunks[name].copy_(value)
+
+
+def _widened(chunks: Rows, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in chunks.items()}

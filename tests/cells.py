@@ -1,0 +1,271 @@
+"""Cells made for tests: each asks something else of the compiler and of the runtimes."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import hypothesis.strategies as st
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mnemo_compile._layout import Role, ROLES
+from mnemo_compile.cell import AbstractCell, cell_config, MemorySlot, sum_of_squares
+from tests.helpers import learned, learned_cell
+
+Arrays = Mapping[str, Array]
+Named = dict[str, Array]
+
+
+class Bare(AbstractCell):
+    """Neither memory nor state, and no phase but the two that each step needs."""
+
+    config: Any = eqx.field(static=True, default=None)
+    chunk_length: int = eqx.field(static=True, default=16)
+    sample_chunks: int = eqx.field(static=True, default=2)
+    memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True, default=())
+
+    def initial_state(self) -> Named:
+        return {}
+
+    def measure(self, grad: Array) -> Named:
+        return {"sum": jnp.sum(grad, axis=1)}
+
+    def encode(
+        self, param: Array, grad: Array, memory: Arrays, valid: Array, moments: Arrays, facts: Arrays, state: Arrays
+    ) -> Named:
+        return {}
+
+    def share(self, summary: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays) -> Named:
+        return {}
+
+    def recall(
+        self, summary: Arrays, network: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays
+    ) -> tuple[Named, Named]:
+        return {}, {}
+
+    def decode(self, param: Array, grad: Array, memory: Arrays, valid: Array, context: Arrays) -> tuple[Array, Named]:
+        return jnp.log1p(jnp.abs(grad)) * jnp.sign(jnp.where(jnp.abs(grad) > 1e-30, grad, 0)), {}
+
+    def scale(self, context: Arrays, spread: Arrays) -> Array:
+        return 0.01 * jnp.ones_like(spread["count"])
+
+
+class Trio(AbstractCell):
+    """Three averages of the gradient a coordinate, mixed by a matrix; no state of a tensor, and nothing sampled."""
+
+    rates: Array = eqx.field(default_factory=lambda: jnp.array([0.5, 0.9, 0.99]))
+    mix: Array = eqx.field(default_factory=lambda: jnp.array([[1.0, -0.5, 0.2], [0.3, 0.4, 0.1], [-0.2, 0.6, 0.5]]))
+    config: Any = eqx.field(static=True, default=None)
+    chunk_length: int = eqx.field(static=True, default=8)
+    sample_chunks: int = eqx.field(static=True, default=2)
+    memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True, default=(MemorySlot("three", (3,)),))
+
+    def initial_state(self) -> Named:
+        return {}
+
+    def measure(self, grad: Array) -> Named:
+        return {"largest": jnp.max(jnp.abs(grad), axis=1)}
+
+    def encode(
+        self, param: Array, grad: Array, memory: Arrays, valid: Array, moments: Arrays, facts: Arrays, state: Arrays
+    ) -> Named:
+        return {}
+
+    def share(self, summary: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays) -> Named:
+        return {}
+
+    def recall(
+        self, summary: Arrays, network: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays
+    ) -> tuple[Named, Named]:
+        return {"size": 1 / (1 + moments["largest"])}, {}
+
+    def decode(self, param: Array, grad: Array, memory: Arrays, valid: Array, context: Arrays) -> tuple[Array, Named]:
+        three = memory["three"] * self.rates + (1 - self.rates) * grad[..., None]
+        mixed = jnp.tanh(jnp.einsum("rck,kj->rcj", three, self.mix))
+        sign = jnp.where((param > 0) & jnp.logical_not(grad == 0), jnp.sign(param), -jnp.floor(grad))
+        return jnp.max(mixed, axis=2) + 0.01 * sign, {"three": three}
+
+    def scale(self, context: Arrays, spread: Arrays) -> Array:
+        return 0.1 * context["size"]
+
+
+class Tracks(AbstractCell):
+    """Memory of several shapes, a state that is not zero at first, and every phase of a tensor."""
+
+    mixing: Array = eqx.field(default_factory=lambda: jnp.array([[1.0, -0.5, 0.2], [0.3, 0.4, 0.1], [-0.2, 0.6, 0.5]]))
+    config: Any = eqx.field(static=True, default=None)
+    chunk_length: int = eqx.field(static=True, default=8)
+    sample_chunks: int = eqx.field(static=True, default=3)
+    memory_slots: tuple[MemorySlot, ...] = eqx.field(
+        static=True, default=(MemorySlot("tracks", (3,)), MemorySlot("outer", (2, 2)), MemorySlot("seen"))
+    )
+
+    def initial_state(self) -> Named:
+        return {"decay": jnp.array([0.5, 0.9, 0.99]), "lowest": jnp.array(jnp.inf)}
+
+    def measure(self, grad: Array) -> Named:
+        return {"square": jnp.sum(grad * grad, axis=1), "largest": jnp.max(jnp.abs(grad), axis=1)}
+
+    def encode(
+        self, param: Array, grad: Array, memory: Arrays, valid: Array, moments: Arrays, facts: Arrays, state: Arrays
+    ) -> Named:
+        present = valid.astype(grad.dtype)
+        kept = jnp.sum(memory["tracks"] * state["decay"][:, None, :] * present[:, :, None], axis=1)
+        return {"kept": kept, "count": jnp.sum(present, axis=1), "chunks": jnp.ones(grad.shape[0])}
+
+    def share(self, summary: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays) -> Named:
+        return {}
+
+    def recall(
+        self, summary: Arrays, network: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays
+    ) -> tuple[Named, Named]:
+        level = jnp.log1p(moments["square"] / facts["coordinates"])
+        turned = jnp.einsum("ij,tj->ti", self.mixing, jnp.tanh(summary["kept"] / summary["count"][:, None]))
+        weight = turned / summary["chunks"][:, None] + jnp.sin(clock["step"])[:, None]
+        lowest = jnp.minimum(state["lowest"], level)
+        context = {"weight": weight, "level": level, "decay": state["decay"]}
+        return context, {"decay": 0.9 * state["decay"] + 0.05, "lowest": lowest}
+
+    def decode(self, param: Array, grad: Array, memory: Arrays, valid: Array, context: Arrays) -> tuple[Array, Named]:
+        small = jnp.clip(grad, -1, 1)
+        tracks = context["decay"][:, None, :] * memory["tracks"] + jnp.expm1(small)[:, :, None]
+        outer = 0.5 * memory["outer"] + jnp.stack([small, param], axis=2)[:, :, None, :]
+        pulled = jnp.einsum("clk,ck->cl", tracks, context["weight"]) + jnp.max(outer, axis=(2, 3))
+        direction = jnp.where(jnp.abs(small) >= 1e-3, pulled, param)
+        return direction, {"tracks": tracks, "outer": outer, "seen": memory["seen"] + jnp.abs(small)}
+
+    def scale(self, context: Arrays, spread: Arrays) -> Array:
+        return 0.01 / (1 + jnp.sqrt(spread["square"] / spread["count"]) + context["level"])
+
+
+OWN: tuple[Role, ...] = ("vector", "embedding")
+
+
+class Levels(AbstractCell):
+    """Memory of chunks and in bfloat16, memory that tensors of some roles keep, and a sum over the network."""
+
+    config: Any = eqx.field(static=True, default=None)
+    chunk_length: int = eqx.field(static=True, default=8)
+    sample_chunks: int = eqx.field(static=True, default=3)
+    memory_slots: tuple[MemorySlot, ...] = eqx.field(
+        static=True,
+        default=(
+            MemorySlot("narrow", dtype="bfloat16"),
+            MemorySlot("pair", (2,), dtype="bfloat16"),
+            MemorySlot("own", roles=OWN),
+            MemorySlot("energy", level="chunk"),
+            MemorySlot("tokens", (2, 3), level="chunk"),
+        ),
+    )
+
+    def initial_state(self) -> Named:
+        return {"loudest": jnp.zeros(2)}
+
+    def measure(self, grad: Array) -> Named:
+        return {"square": sum_of_squares(grad), "places": grad * grad}
+
+    def encode(
+        self, param: Array, grad: Array, memory: Arrays, valid: Array, moments: Arrays, facts: Arrays, state: Arrays
+    ) -> Named:
+        present = valid.astype(grad.dtype)
+        tokens = jnp.sum(memory["tokens"], axis=1) / (1 + memory["energy"][:, None])
+        return {
+            "tokens": tokens,
+            "count": jnp.sum(present, axis=1),
+            "narrow": jnp.sum(memory["narrow"] ** 2, axis=1),
+            "size": jnp.sum(jnp.abs(param), axis=1),
+        }
+
+    def share(self, summary: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays) -> Named:
+        level = jnp.log1p(moments["square"] / facts["coordinates"])
+        sizes = jnp.stack([summary["size"], summary["narrow"] + facts["matrix"]], axis=1) / summary["count"][:, None]
+        levels = jnp.stack([level, jnp.ones_like(level)], axis=1) + sizes + 0.1 * state["loudest"]
+        return {"levels": levels, "clock": jnp.cos(clock["step"])}
+
+    def recall(
+        self, summary: Arrays, network: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays
+    ) -> tuple[Named, Named]:
+        level = jnp.log1p(moments["square"] / facts["coordinates"])
+        mean = network["levels"][:, 0] / network["levels"][:, 1]
+        is_own = sum((facts["role"] == ROLES.index(role)).astype(level.dtype) for role in OWN)
+        token = jnp.tanh(jnp.sum(summary["tokens"], axis=1) + summary["narrow"] / summary["count"])
+        loudest = jnp.maximum(state["loudest"], jnp.stack([level, mean], axis=1))
+        context = {
+            "size": (1 + 0.1 * token) / (1 + loudest[:, 0] + mean),
+            "own": jnp.asarray(is_own) + 0.1 * network["clock"] * jnp.asarray(is_own),
+            "places": 1 / (1 + moments["places"]),
+        }
+        return context, {"loudest": loudest}
+
+    def decode(self, param: Array, grad: Array, memory: Arrays, valid: Array, context: Arrays) -> tuple[Array, Named]:
+        small = jnp.tanh(grad * context["places"])
+        present = valid.astype(grad.dtype)
+        narrow = 0.9 * memory["narrow"] + small
+        pair = 0.5 * memory["pair"] + jnp.stack([small, 0.3 * param], axis=2)
+        own = context["own"][:, None] * (0.8 * memory["own"] + jnp.abs(small) * present)
+        energy = 0.9 * memory["energy"] + jnp.sum(small * small, axis=1) / jnp.sum(present, axis=1)
+        seen = jnp.stack([jnp.sum(small, axis=1), energy, jnp.sum(present, axis=1)], axis=1)
+        tokens = 0.7 * memory["tokens"] + jnp.stack([seen, jnp.tanh(seen)], axis=1)
+        spread = jnp.sqrt(energy + 0.01)[:, None]
+        direction = (narrow + 0.1 * pair[:, :, 0] - own + 0.01 * pair[:, :, 1]) / (spread + 0.1 * tokens[:, 1, 2:])
+        return direction, {"narrow": narrow, "pair": pair, "own": own, "energy": energy, "tokens": tokens}
+
+    def scale(self, context: Arrays, spread: Arrays) -> Array:
+        return 0.01 * context["size"] / (1 + jnp.sqrt(spread["square"] / spread["count"]))
+
+
+EVERYTHING = {
+    "kind": "mnemosyne",
+    "coordinate_wise": ["vector", "embedding"],
+    "memory_features": 2,
+    "second_moments": "factored",
+    "state_dtype": "bfloat16",
+    "pooling_levels": 1,
+    "tensor_heads": 2,
+    "chunk_memory": 3,
+    "network_attention": True,
+    "kernel": "hyperbolic",
+    "token": 4,
+    "random_features": 4,
+}
+"""Mnemosyne with every variation that a tensor-wise one has not."""
+
+
+@st.composite
+def variants(draw: st.DrawFn) -> dict[str, Any]:
+    """A configuration of Mnemosyne of any variant, small in all that is a size."""
+    momentum = draw(st.sampled_from([[], [0.9], [0.9, 0.98], [0.5, 0.9, 0.99]]))
+    roles = draw(st.one_of(st.just([]), st.lists(st.sampled_from(ROLES), unique=True))) if momentum else []
+    return {
+        "kind": "mnemosyne",
+        "chunk_length": 8,
+        "sample_chunks": 5,
+        "token": draw(st.sampled_from([2, 5])),
+        "meta_tokens": draw(st.integers(1, 3)),
+        "random_features": draw(st.sampled_from([1, 4])),
+        "kernel": draw(st.sampled_from(["positive", "hyperbolic", "relu"])),
+        "momentum": momentum,
+        "coordinate_wise": roles,
+        "memory_features": draw(st.sampled_from([1, 2])),
+        "second_moments": draw(st.sampled_from(["full", "factored", "none"])),
+        "state_dtype": draw(st.sampled_from(["float32", "bfloat16"])),
+        "pooling_levels": draw(st.sampled_from([1, 2])),
+        "tensor_memory": draw(st.booleans()),
+        "tensor_heads": draw(st.sampled_from([1, 2])),
+        "chunk_memory": draw(st.sampled_from([0, 3])),
+        "network_attention": draw(st.booleans()),
+    }
+
+
+@functools.cache
+def cell_of(kind: str) -> AbstractCell:
+    """A cell of this name, with something learned in it if it learns."""
+    if kind == "everything":
+        return learned(cell_config(EVERYTHING).build())
+    made = {"bare": Bare, "trio": Trio, "tracks": Tracks, "levels": Levels}
+    if kind in made:
+        return made[kind]()
+    if kind == "lstm":
+        return cell_config({"kind": "lstm", "hidden": 3}).build()
+    return learned_cell() if kind == "mnemosyne" else cell_config({"kind": kind}).build()
