@@ -4,7 +4,7 @@ import functools
 import hashlib
 import pathlib
 import tomllib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -12,12 +12,15 @@ from mnemo_compile.artifact import first_problem
 from mnemo_compile.cell import CellConfig
 from mnemo_compile.errors import UsageError
 
-from ._families import FamilyConfig
+from ._estimators import AbstractEstimator, EvolutionStrategies, PersistentEvolution, TruncatedBackpropagation
+from ._unroll import Augmentation
+from .tasks import FamilyConfig
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
 
 Count = Annotated[int, pydantic.Field(ge=1)]
 Ratio = Annotated[float, pydantic.Field(ge=1, allow_inf_nan=False)]
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 class _Section(pydantic.BaseModel):
@@ -34,17 +37,52 @@ class InnerConfig(_Section):
     shortest: Count = 100
     longest: Count = 1000
     """Horizons are drawn log-uniformly between these, in inner steps."""
-    unknown_horizon: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.2
+    unknown_horizon: Share = 0.2
     """Share of tasks whose horizon the cell is not told."""
     scale: Ratio = 3.0
     tensor_scale: Ratio = 1.5
-    """Reparametrisation of a whole task and of each tensor, log-uniform in [1/x, x]."""
+    coordinate_scale: Ratio = 1.0
+    """Reparametrisation of a whole task, of each tensor and of each coordinate, log-uniform in [1/x, x]."""
+    loss_scale: Ratio = 1.0
+    """The gradient of a task is multiplied by a number that is log-uniform in [1/x, x]."""
+    gradient_noise: Annotated[float, pydantic.Field(ge=0, le=100)] = 0.0
+    """Noise in the gradient, up to this many times its tensor's root mean square."""
+    frozen: Share = 0.0
+    """Share of tasks in which some tensors get no gradient."""
+    restart: Share = 0.0
+    """Share of tasks that become another one on the way, as in fine-tuning."""
 
     @pydantic.model_validator(mode="after")
     def _horizons_in_order(self) -> "InnerConfig":
         if self.shortest > self.longest:
             raise ValueError(f"shortest = {self.shortest} must not exceed longest = {self.longest}")
         return self
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How tasks are drawn."""
+        return Augmentation(**{name: getattr(self, name) for name in Augmentation._fields})
+
+
+class EstimatorConfig(_Section):
+    """How the meta-gradient is estimated."""
+
+    kind: Literal["truncated", "persistent", "evolution"] = "truncated"
+    """Truncated backpropagation; persistent evolution strategies; evolution strategies over whole trainings."""
+    deviation: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.01
+    """Of the perturbations of evolution strategies (σ)."""
+    truncations: Count = 10
+    """Of `evolution`: truncations from the start of a training."""
+
+    def build(self, tasks: int) -> AbstractEstimator:
+        """The estimator over so many tasks a family."""
+        match self.kind:
+            case "truncated":
+                return TruncatedBackpropagation(tasks)
+            case "persistent":
+                return PersistentEvolution(tasks, self.deviation)
+            case "evolution":
+                return EvolutionStrategies(self.truncations, tasks, self.deviation)
 
 
 class OuterConfig(_Section):
@@ -59,19 +97,12 @@ class OuterConfig(_Section):
     """Meta-steps from one validation to the next."""
 
 
-class FamilySection(_Section):
-    """A family, and how many images its tasks take a step."""
-
-    network: FamilyConfig
-    batch: Annotated[int, pydantic.Field(ge=1, le=4096)] = 64
-
-
 class ValidationConfig(_Section):
     """Tasks for choosing among weights: families of their own, trained over one fixed horizon."""
 
     tasks: Annotated[int, pydantic.Field(ge=1, le=4096)] = 4
     steps: Count = 300
-    families: Annotated[tuple[FamilySection, ...], pydantic.Field(min_length=1)]
+    families: Annotated[tuple[FamilyConfig, ...], pydantic.Field(min_length=1)]
 
 
 class RunConfig(_Section):
@@ -85,9 +116,16 @@ class RunConfig(_Section):
     """Time between checkpoints, so that a killed run loses at most this."""
     cell: CellConfig
     inner: InnerConfig = InnerConfig()
+    estimator: EstimatorConfig = EstimatorConfig()
     outer: OuterConfig = OuterConfig()
-    families: Annotated[tuple[FamilySection, ...], pydantic.Field(min_length=1)]
+    families: Annotated[tuple[FamilyConfig, ...], pydantic.Field(min_length=1)]
     validation: ValidationConfig
+
+    @pydantic.model_validator(mode="after")
+    def _in_pairs(self) -> "RunConfig":
+        if self.estimator.kind != "truncated" and self.inner.tasks % 2:
+            raise ValueError(f"inner.tasks = {self.inner.tasks} must be even: evolution strategies take tasks in pairs")
+        return self
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -152,12 +190,12 @@ def _read(preset: str, extended: tuple[pathlib.Path, ...] = ()) -> tuple[pathlib
 
 
 def _on_top(below: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """Tables key by key, but for a cell of another kind and a network of another family; all else as a whole."""
+    """Tables key by key, but for a cell of another kind; all else as a whole."""
     merged = dict(below)
     for key, value in data.items():
         known = below.get(key)
         is_same = isinstance(value, dict) and isinstance(known, dict)
-        is_same = is_same and all(value.get(name, known.get(name)) == known.get(name) for name in ("kind", "family"))
+        is_same = is_same and value.get("kind", known.get("kind")) == known.get("kind")
         merged[key] = _on_top(known, value) if is_same and isinstance(known, dict) else value
     return merged
 
@@ -174,13 +212,13 @@ def _problem(error: pydantic.ValidationError) -> str:
 
 def _section(model: type[pydantic.BaseModel], place: list[str]) -> type[pydantic.BaseModel]:
     """The model that holds the keys at a place; pydantic's own path names the member of a union too."""
-    for part in place:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        found = _models(annotation)
-        if len(found) == 1:
-            model = found[0]
-        elif len(found) > 1:
-            return next((m for m in found if place[-1] in str(m.model_fields["family"].annotation)), found[0])
+    for index, part in enumerate(place):
+        found = _models(model.model_fields[part].annotation) if part in model.model_fields else []
+        kinds = [m for m in found if "kind" in m.model_fields]
+        named = (
+            m for m in kinds if any(f"'{p}'" in str(m.model_fields["kind"].annotation) for p in place[index + 1 :])
+        )
+        model = next(named, found[0] if found else model)
     return model
 
 
@@ -201,6 +239,7 @@ def _set(data: dict[str, Any], override: str) -> None:
     for table in tables:
         inner = data.setdefault(table, {})
         if not isinstance(inner, dict):
-            raise UsageError(f"--set {override}: {table} is not a table; tables are cell, inner, outer and validation")
+            tables = "cell, inner, estimator, outer and validation"
+            raise UsageError(f"--set {override}: {table} is not a table; tables are {tables}")
         data = inner
     data[key] = value

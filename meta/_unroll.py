@@ -1,161 +1,230 @@
-"""The inner loop: many tasks of one family trained at once by the cell, over one truncation of the horizon."""
+"""The inner loop: a task of a family trained by the cell, a truncation at a time."""
 
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mnemo_compile import _step
 from mnemo_compile._layout import Layout
 from mnemo_compile.cell import AbstractCell
 
-from ._families import AbstractFamily, CLASSES
-
-Data = tuple[Float[Array, "_ pixels"], Int[Array, " _"]]
+from ._estimators import AbstractUnroll, Weights
+from .tasks import AbstractFamily
 
 LOSS_FLOOR = 1e-3
-"""Added to a loss before its logarithm is taken, so that a solved task stops counting."""
+"""Added to a loss, relative to the initial one, before its logarithm is taken: a solved task stops counting."""
 DIVERGED = 10.0
 """A loss above this many times the initial one, or one that is not finite, ends a task."""
 
 
-class Augmentation(eqx.Module):
-    """How far a task may be from plain training, each drawn log-uniformly per task.
+AT_START, OF_ANOTHER = 2**32 - 1, 2**32 - 2
+"""In the place of a step's number: for the loss at the start, and for the task that a restart makes."""
 
-    `scale` and `tensor_scale` reparametrise: the optimizer sees w / s where the network uses w, s global or per
-    tensor in [1/x, x]. `unknown_horizon` is the share of tasks whose horizon the optimizer is not told.
+
+class Augmentation(NamedTuple):
+    """How far a task may be from plain training; each is drawn once a task.
+
+    Scales reparametrise: the optimizer sees w / s where the network uses w, with s log-uniform in [1/x, x], one for
+    all tensors, for each, or for each coordinate.
     """
 
-    scale: float = eqx.field(static=True)
-    tensor_scale: float = eqx.field(static=True)
-    unknown_horizon: float = eqx.field(static=True)
-    shortest: int = eqx.field(static=True)
-    longest: int = eqx.field(static=True)
+    shortest: int
+    longest: int
+    """Horizons are drawn log-uniformly between these, in inner steps."""
+    unknown_horizon: float = 0.0
+    """Share of tasks whose horizon the optimizer is not told."""
+    scale: float = 1.0
+    tensor_scale: float = 1.0
+    coordinate_scale: float = 1.0
+    loss_scale: float = 1.0
+    """The gradient is multiplied by a number in [1/x, x]."""
+    gradient_noise: float = 0.0
+    """To the gradient is added noise of up to this many times its tensor's root mean square."""
+    frozen: float = 0.0
+    """Share of tasks in which each tensor gets no gradient with probability 1/4."""
+    restart: float = 0.0
+    """Share of tasks that become another task of the family on the way, with the parameters they have and a fresh
+    optimizer, as in fine-tuning."""
 
 
 class Task(NamedTuple):
     """One inner problem and how far its training is."""
 
     key: PRNGKeyArray
-    labels: Int[Array, " classes"]
-    """The label that each class goes by."""
-    scales: Float[Array, " tensors"]
-    """Reparametrisation: the network's tensor over the optimizer's."""
+    instance: Any
+    """What the family has drawn for it."""
     horizon: Int[Array, ""]
+    """Steps until it is replaced."""
+    taken: Int[Array, ""]
+    """Steps since it was drawn."""
+    restart: Int[Array, ""]
+    """When it becomes another task; past the horizon if it does not."""
     told: Float[Array, ""]
-    """What the optimizer knows of the horizon: itself, or 0."""
+    """What the optimizer knows of the horizon: steps from its own start, or 0."""
     initial_loss: Float[Array, ""]
+    """That of the instance at its start."""
+    diverged: Bool[Array, ""]
+    scales: Float[Array, "chunks length"]
+    """Reparametrisation: the network's coordinates over the optimizer's."""
+    gain: Float[Array, " tensors"]
+    """What the gradient of each tensor is multiplied by; 0 for a frozen one."""
+    noise: Float[Array, ""]
     param: Float[Array, "chunks length"]
     optimizer: _step.OptimizerState
 
 
-class Problem(eqx.Module):
-    """A family with its data: draws tasks and trains them. All arrays but the data are per task; callers vmap."""
+class Problem(AbstractUnroll):
+    """A family as an estimator sees it. All arrays but the family's data are of one task."""
 
     family: AbstractFamily
+    cell: AbstractCell
+    """Its weights are not used."""
     layout: Layout = eqx.field(static=True)
-    augmentation: Augmentation
-    batch: int = eqx.field(static=True)
+    augmentation: Augmentation = eqx.field(static=True)
+    truncation: int = eqx.field(static=True)
 
-    def __init__(self, family: AbstractFamily, cell: AbstractCell, augmentation: Augmentation, batch: int):
+    def __init__(self, family: AbstractFamily, cell: AbstractCell, augmentation: Augmentation, truncation: int):
         self.family = family
+        self.cell = cell
         self.layout = Layout(family.shapes, cell.chunk_length, cell.sample_chunks)
         self.augmentation = augmentation
-        self.batch = batch
+        self.truncation = truncation
 
-    def loss(self, task: Task, params: list[Float[Array, "..."]], images: Array, labels: Array) -> Float[Array, ""]:
-        """The loss on some images, of parameters as the optimizer sees them."""
-        network = [w * s for w, s in zip(params, task.scales, strict=True)]
-        return self.family.loss(network, images, task.labels[labels])
+    def _cell(self, weights: Weights) -> AbstractCell:
+        return eqx.combine(weights, eqx.filter(self.cell, eqx.is_array, inverse=True))
 
-    def sample(self, task: Task, step: Int[Array, ""], data: Data) -> tuple[Array, Array]:
-        """The batch of a step of this task: always the same one for the same data."""
-        key = jax.random.fold_in(task.key, step)
-        index = jax.random.randint(key, (self.batch,), 0, data[0].shape[0])
-        return data[0][index], data[1][index]
+    def _of_coordinates(self, of_tensors: Float[Array, " tensors"]) -> Float[Array, "chunks one"]:
+        return (jnp.asarray(self.layout.owner) @ of_tensors)[:, None]
 
-    def draw(self, key: PRNGKeyArray, cell: AbstractCell, data: Data, truncation: int) -> Task:
-        """A fresh task. Its horizon is a multiple of `truncation`."""
+    def network(self, task: Task) -> list[Float[Array, "..."]]:
+        """The network's tensors."""
+        return _step.unpack(self.layout, task.param * task.scales)
+
+    def draw(self, weights: Weights, key: PRNGKeyArray) -> Task:
         a = self.augmentation
-        keys = jax.random.split(key, 7)
-        tensors = len(self.family.shapes)
+        keys = jax.random.split(key, 14)
+        tensors = len(self.family.tensors)
 
-        def log_uniform(key: PRNGKeyArray, low: float, high: float, shape: tuple[int, ...] = ()) -> Array:
-            return jnp.exp(jax.random.uniform(key, shape, minval=jnp.log(low), maxval=jnp.log(high)))
+        def log_uniform(key: PRNGKeyArray, most: float, shape: tuple[int, ...] = ()) -> Array:
+            return jnp.exp(jax.random.uniform(key, shape, minval=-jnp.log(most), maxval=jnp.log(most)))
 
-        scales = log_uniform(keys[0], 1 / a.scale, a.scale) * log_uniform(
-            keys[1], 1 / a.tensor_scale, a.tensor_scale, (tensors,)
-        )
-        truncations = log_uniform(keys[2], float(a.shortest), float(a.longest)) / truncation
-        horizon = truncation * jnp.maximum(jnp.round(truncations).astype(jnp.int32), 1)
-        known = jax.random.uniform(keys[3]) >= a.unknown_horizon
+        middle, half = (a.shortest * a.longest) ** 0.5, (a.longest / a.shortest) ** 0.5
+        truncations = jnp.round(middle * log_uniform(keys[0], half) / self.truncation).astype(jnp.int32)
+        horizon = self.truncation * jnp.maximum(truncations, 1)
+        known = jax.random.uniform(keys[1]) >= a.unknown_horizon
+        becomes = self.truncation * jnp.round(
+            jax.random.uniform(keys[2], minval=0.1, maxval=0.6) * horizon / self.truncation
+        ).astype(jnp.int32)
+        restarts = (jax.random.uniform(keys[3]) < a.restart) & (becomes > 0)
+        restart = jnp.where(restarts, becomes, horizon + 1)
+        scales = self._of_coordinates(
+            log_uniform(keys[4], a.scale) * log_uniform(keys[5], a.tensor_scale, (tensors,))
+        ) * log_uniform(keys[6], a.coordinate_scale, self.layout.valid.shape)
+        lives = (jax.random.uniform(keys[7]) >= a.frozen) | (jax.random.uniform(keys[8], (tensors,)) >= 0.25)
         deviations, means = (
-            (self.layout.owner @ np.array(of_tensors, np.float32))[:, None] * self.layout.valid
-            for of_tensors in (self.family.deviations, self.family.means)
+            self._of_coordinates(jnp.array([getattr(tensor, name) for tensor in self.family.tensors]))
+            * self.layout.valid
+            for name in ("deviation", "mean")
         )
         # One draw for all tensors: a draw for each takes XLA long to compile.
-        start = deviations * jax.random.normal(keys[4], self.layout.valid.shape) + means
+        start = deviations * jax.random.normal(keys[9], self.layout.valid.shape) + means
         task = Task(
-            key=jax.random.key_data(keys[5]),
-            labels=jax.random.permutation(keys[6], CLASSES),
-            scales=scales,
+            key=jax.random.key_data(keys[10]),
+            instance=self.family.draw(keys[11]),
             horizon=horizon,
-            told=jnp.where(known, horizon, 0).astype(jnp.float32),
+            taken=jnp.zeros((), jnp.int32),
+            restart=restart,
+            told=jnp.where(known, jnp.where(restarts, restart, horizon), 0).astype(jnp.float32),
             initial_loss=jnp.ones(()),
-            param=jnp.asarray(start) / (self.layout.owner @ scales)[:, None],
-            optimizer=_step.init(cell, self.layout),
+            diverged=jnp.zeros((), bool),
+            scales=scales,
+            gain=log_uniform(keys[12], a.loss_scale) * lives,
+            noise=a.gradient_noise * jax.random.uniform(keys[13]),
+            param=start / scales,
+            optimizer=_step.init(self._cell(weights), self.layout),
         )
-        first = self.sample(task, jnp.array(-1), data)
-        return task._replace(initial_loss=self.loss(task, _step.unpack(self.layout, task.param), *first))
+        return task._replace(initial_loss=self._initial_loss(task))
 
-    def train(
-        self, cell: AbstractCell, task: Task, data: Data, judge: Data, steps: int
-    ) -> tuple[Task, Float[Array, "steps two"]]:
-        """The task some steps on, and before each step the loss on its batch and on one of `judge`.
+    def _key(self, task: Task, number: Int[Array, ""] | int) -> PRNGKeyArray:
+        return jax.random.fold_in(jax.random.wrap_key_data(task.key), number)
 
-        Differentiable in the cell.
+    def _initial_loss(self, task: Task) -> Float[Array, ""]:
+        batch = self.family.batch(task.instance, self._key(task, AT_START), "train")
+        # A loss that is zero at the start would make every step a divergence.
+        return jnp.maximum(jnp.abs(self.family.loss(self.network(task), batch)), 1e-6)
 
-        The derivative goes through the inner gradients too. Held constant, as in Andrychowicz et al. 2016, section
-        2.1, they hide that later steps mend the noise of earlier ones, and the cell learns steps that are too small.
+    def _maybe_another(self, weights: Weights, task: Task) -> Task:
+        """The task, or at its restart another one with the same parameters."""
+        other = task._replace(
+            instance=self.family.draw(self._key(task, OF_ANOTHER)),
+            told=jnp.where(task.told > 0, task.horizon - task.taken, 0).astype(jnp.float32),
+            optimizer=_step.init(self._cell(weights), self.layout),
+        )
+        other = other._replace(initial_loss=jnp.maximum(self._initial_loss(other), task.initial_loss))
+        return jax.tree.map(lambda new, old: jnp.where(task.taken == task.restart, new, old), other, task)
+
+    def advance(self, weights: Weights, task: Task, steps: int) -> tuple[Task, Float[Array, "steps two"]]:
+        """The task some steps on, and before each step the loss on its batch and on one of what it is judged by.
+
+        Differentiable in the weights, and then through the inner gradients too. Held constant, as in Andrychowicz et
+        al. 2016, section 2.1, they hide that later steps mend the noise of earlier ones, and the cell learns steps that
+        are too small.
         """
+        cell, layout, family = self._cell(weights), self.layout, self.family
+
         # Recomputing a step in the backward pass is cheaper than keeping all of its intermediate values.
-        step = jax.checkpoint(
-            lambda cell, param, grad, optimizer: _step.step(
-                cell, self.layout, param, grad, optimizer, total_steps=task.told
-            )
-        )
+        @jax.checkpoint
+        def step(cell: AbstractCell, param: Array, grad: Array, optimizer: _step.OptimizerState) -> Any:
+            return _step.step(cell, layout, param, grad, optimizer, total_steps=task.told)
 
-        def one(carry: tuple[Array, _step.OptimizerState], _: Any) -> tuple[tuple[Array, Any], Array]:
+        def one(
+            carry: tuple[Array, _step.OptimizerState], number: Array
+        ) -> tuple[tuple[Array, _step.OptimizerState], Array]:
             param, optimizer = carry
-            step_number = optimizer.step + optimizer.skipped
-            images, labels = self.sample(task, step_number, data)
-            params = _step.unpack(self.layout, param)
-            loss, grads = jax.value_and_grad(lambda params: self.loss(task, params, images, labels))(params)
-            judged = self.loss(task, params, *self.sample(task, step_number, judge))
-            return step(cell, param, _step.pack(self.layout, grads), optimizer), jnp.stack([loss, judged])
+            key = self._key(task, number)
+            batch = family.batch(task.instance, key, "train")
+            loss, grad = jax.value_and_grad(
+                lambda param: family.loss(_step.unpack(layout, param * task.scales), batch)
+            )(param)
+            judged = family.loss(_step.unpack(layout, param * task.scales), family.batch(task.instance, key, "judge"))
+            return step(cell, param, self._disturbed(task, grad, key), optimizer), jnp.stack([loss, judged])
 
-        (param, optimizer), losses = jax.lax.scan(one, (task.param, task.optimizer), length=steps)
-        return task._replace(param=param, optimizer=optimizer), losses
+        numbers = task.taken + jnp.arange(steps)
+        (param, optimizer), losses = jax.lax.scan(one, (task.param, task.optimizer), numbers)
+        diverged = task.diverged | ~jnp.all(losses[:, 0] < DIVERGED * task.initial_loss)
+        return task._replace(param=param, optimizer=optimizer, taken=task.taken + steps, diverged=diverged), losses
+
+    def _disturbed(
+        self, task: Task, grad: Float[Array, "chunks length"], key: PRNGKeyArray
+    ) -> Float[Array, "chunks length"]:
+        """The gradient that the optimizer sees."""
+        if self.augmentation.gradient_noise > 0:
+            owner = jnp.asarray(self.layout.owner)
+            sizes = jnp.asarray(self.layout.facts["coordinates"])
+            rms = jnp.sqrt((jnp.sum(grad * grad, axis=1) @ owner) / sizes)
+            noise = jax.random.normal(jax.random.fold_in(key, 1), grad.shape) * self.layout.valid
+            grad = grad + task.noise * self._of_coordinates(jax.lax.stop_gradient(rms)) * noise
+        return grad * self._of_coordinates(task.gain)
+
+    def run(self, weights: Weights, inner: Task) -> tuple[Task, Float[Array, ""]]:
+        if self.augmentation.restart > 0:
+            inner = self._maybe_another(weights, inner)
+        following, losses = self.advance(weights, inner, self.truncation)
+        return following, meta_objective(losses, inner.initial_loss)
+
+    def ended(self, inner: Task) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+        return inner.taken >= inner.horizon, inner.diverged
 
 
-def meta_objective(losses: Float[Array, "tasks steps two"], initial: Float[Array, " tasks"]) -> Float[Array, ""]:
-    """Mean log-loss over tasks, steps and both kinds of images.
+def meta_objective(losses: Float[Array, "steps two"], initial: Float[Array, ""]) -> Float[Array, ""]:
+    """Mean log-loss relative to the initial one, over steps and both kinds of batches.
 
-    Training images alone would reward a cell that learns them by heart. A diverged step counts as the worst loss that
+    Training batches alone would reward a cell that learns them by heart. A diverged step counts as the worst loss that
     still counts.
     """
-    worst = DIVERGED * initial[:, None, None]
-    clipped = jnp.where(jnp.isfinite(losses), jnp.minimum(losses, worst), worst)
+    relative = losses / initial
+    clipped = jnp.where(jnp.isfinite(relative), jnp.clip(relative, 0, DIVERGED), DIVERGED)
     return jnp.mean(jnp.log(clipped + LOSS_FLOOR))
-
-
-def finished(
-    task: Task, losses: Float[Array, "tasks steps two"]
-) -> tuple[Bool[Array, " tasks"], Bool[Array, " tasks"]]:
-    """Which of the tasks are at their horizon, and which have diverged."""
-    diverged = ~jnp.all(losses[:, :, 0] < DIVERGED * task.initial_loss[:, None], axis=1)
-    done = task.optimizer.step + task.optimizer.skipped >= task.horizon
-    return done, diverged

@@ -18,6 +18,7 @@ from mnemo_compile.cell import bounded, Kernel
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_command_remakes_every_result(tmp_path: pathlib.Path) -> None:
     command = [sys.executable, "-m", "benchmarks.cam", "--tiny", "--out", str(tmp_path)]
     # Tiny experiments are all compilation.

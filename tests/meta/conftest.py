@@ -28,7 +28,8 @@ longest = 8
 validate_every = 5
 
 [[families]]
-network = { family = "mlp", widths = [3] }
+network = { kind = "mlp", widths = [3] }
+data = { kind = "digits" }
 batch = 4
 
 [validation]
@@ -36,7 +37,8 @@ tasks = 1
 steps = 4
 
 [[validation.families]]
-network = { family = "mlp", widths = [4] }
+network = { kind = "mlp", widths = [4] }
+data = { kind = "digits" }
 batch = 4
 """
 

@@ -2,26 +2,41 @@
 
 import json
 import pathlib
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pydantic
 import pytest
 
 from mnemo_compile.artifact import load_bundle
-from mnemo_compile.meta import build_family, load_config, meta_train
-from mnemo_compile.meta._data import digits
-from mnemo_compile.meta._families import ConvConfig, MLPConfig, ViTConfig
+from mnemo_compile.errors import UsageError
+from mnemo_compile.meta import load_config, meta_train
 from mnemo_compile.meta._meta_step import MetaStep
 from mnemo_compile.meta._unroll import Augmentation, meta_objective, Problem
+from mnemo_compile.meta.tasks import FamilyConfig
 from tests.helpers import learned_cell
 
+DIGITS = {"kind": "digits"}
 FAMILIES = [
-    MLPConfig(family="mlp", widths=(3, 2), activation="tanh"),
-    ConvConfig(family="conv", channels=(2, 3)),
-    ViTConfig(family="vit", width=4, depth=2, heads=2),
+    {"network": {"kind": "mlp", "widths": [3, 2], "activation": "tanh"}, "data": DIGITS, "batch": 8},
+    {"network": {"kind": "conv", "channels": [2, 3]}, "data": DIGITS, "batch": 8},
+    {"network": {"kind": "vit", "width": 4, "depth": 2}, "data": DIGITS, "batch": 8},
+    {"network": {"kind": "transformer", "width": 4}, "data": {"kind": "markov", "symbols": 5}, "batch": 8},
+    {"kind": "quadratic", "dimension": 5},
 ]
+PLAIN = Augmentation(200, 200)
+
+
+def problem_of(family: dict[str, Any], augmentation: Augmentation = PLAIN, truncation: int = 4) -> Problem:
+    built = pydantic.TypeAdapter(FamilyConfig).validate_python(family).build()
+    return Problem(built, learned_cell(), augmentation, truncation)
+
+
+def weights_of(problem: Problem) -> Any:
+    return eqx.filter(problem.cell, eqx.is_array)
 
 
 def test_a_run_leaves_bundle_metrics_events_and_curve(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -44,63 +59,119 @@ def test_minutes_and_steps_reach_the_same_weights(config: pathlib.Path, tmp_path
     assert steps > 0 and counted.digest == timed.digest
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_one_seed_repeats(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
     digests = [meta_train(str(config), tmp_path / str(i), steps=3, seed=s).digest for i, s in enumerate((1, 1, 2))]
     assert digests[0] == digests[1] != digests[2]
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.family)
-def test_reparametrisation_changes_what_the_optimizer_sees_and_not_the_network(family) -> None:
-    cell = learned_cell()
-    images, labels = (jnp.asarray(x[:8]) for x in digits()["train"])
-    losses = []
-    for scale in (1.0, 7.0):
-        problem = Problem(build_family(family), cell, Augmentation(scale, 1.0, 0.0, 4, 4), 8)
-        task = problem.draw(jax.random.key(3), cell, (images, labels), 4)
-        losses.append(float(task.initial_loss))
-    assert not np.allclose(task.scales, 1.0)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.family)
-def test_families_train(family) -> None:
-    cell = learned_cell()
-    images, labels = digits()["train"]
-    data = jnp.asarray(images), jnp.asarray(labels)
-    problem = Problem(build_family(family), cell, Augmentation(1.0, 1.0, 0.0, 200, 200), 32)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=SLOW if 1 <= place <= 3 else ()) for place, f in enumerate(FAMILIES)],
+    ids=lambda f: problem_of(f).family.name,
+)
+def test_reparametrisation_changes_what_the_optimizer_sees_and_not_the_network(family: dict[str, Any]) -> None:
+    tasks = []
+    for scales in ({}, {"scale": 7.0, "tensor_scale": 3.0, "coordinate_scale": 2.0}):
+        problem = problem_of(family, PLAIN._replace(**scales))
+        tasks.append(jax.jit(lambda w, k, p=problem: p.draw(w, k))(weights_of(problem), jax.random.key(3)))
+        np.testing.assert_allclose(
+            jnp.concatenate([w.ravel() for w in problem.network(tasks[-1])]),
+            jnp.concatenate([w.ravel() for w in problem.network(tasks[0])]),
+            rtol=1e-5,
+            atol=1e-7,
+        )
+    assert float(tasks[0].initial_loss) == pytest.approx(float(tasks[1].initial_loss), rel=1e-4)
+    assert np.all(np.asarray(tasks[0].scales) == 1) and np.ptp(np.log(np.asarray(tasks[1].scales))) > 0.5
 
-    @jax.jit
-    def run(key):
-        return problem.train(cell, problem.draw(key, cell, data, 200), data, data, 200)[1]
 
-    losses = run(jax.random.key(0))
+@pytest.mark.parametrize("family", [FAMILIES[0], FAMILIES[4]], ids=lambda f: problem_of(f).family.name)
+def test_tasks_train(family: dict[str, Any]) -> None:
+    problem = problem_of({**family, "batch": 32} if "batch" in family else family)
+    weights = weights_of(problem)
+    _, losses = jax.jit(lambda key: problem.advance(weights, problem.draw(weights, key), 200))(jax.random.key(0))
     assert bool(jnp.all(jnp.isfinite(losses))) and float(losses[-20:, 0].mean()) < 0.9 * float(losses[:5, 0].mean())
 
 
-def test_no_image_is_in_two_parts() -> None:
-    images = np.concatenate([part for part, _ in digits().values()])
-    assert len(images) == len(np.unique(images, axis=0)) == 1797
+def test_a_task_is_the_same_however_it_is_cut_into_truncations() -> None:
+    problem = problem_of(FAMILIES[0], PLAIN._replace(gradient_noise=0.5, loss_scale=10.0))
+    weights = weights_of(problem)
+    start = problem.draw(weights, jax.random.key(1))
+    whole, losses = problem.advance(weights, start, 6)
+    half, first = problem.advance(weights, start, 2)
+    parts, second = problem.advance(weights, half, 4)
+    np.testing.assert_allclose(losses, jnp.concatenate([first, second]), rtol=1e-5)
+    np.testing.assert_allclose(whole.param, parts.param, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_tensors_stay_and_the_others_move() -> None:
+    problem = problem_of(FAMILIES[0], PLAIN._replace(frozen=1.0, gradient_noise=1.0))
+    weights = weights_of(problem)
+    kinds = set()
+    for seed in range(6):
+        start = problem.draw(weights, jax.random.key(seed))
+        after, _ = jax.jit(lambda task: problem.advance(weights, task, 3))(start)
+        for old, new, gain in zip(problem.network(start), problem.network(after), start.gain, strict=True):
+            assert bool(jnp.all(old == new)) == (float(gain) == 0.0)
+            kinds.add(float(gain) == 0.0)
+    assert kinds == {True, False}
+
+
+def test_a_restart_keeps_the_parameters_and_begins_another_task() -> None:
+    problem = problem_of(FAMILIES[0], Augmentation(40, 40, restart=1.0), truncation=4)
+    weights = weights_of(problem)
+    run = jax.jit(lambda weights, task: problem.run(weights, task))
+    task = problem.draw(weights, jax.random.key(2))
+    at = int(task.restart)
+    assert 0 < at < 40 and at % 4 == 0 and float(task.told) == at
+    first = task
+    while int(task.taken) < at:
+        task, _ = run(weights, task)
+    assert int(task.optimizer.step) == at and bool(jnp.all(task.instance[0] == first.instance[0]))
+    following, _ = run(weights, task)
+    assert int(following.optimizer.step) == 4 and int(following.taken) == at + 4
+    assert float(following.told) == 40 - at
+    assert bool(jnp.any(following.instance[0] != first.instance[0]))
+    assert float(jnp.abs(following.param - task.param).max()) < 1, "the parameters are those of before, steps on"
 
 
 def test_a_diverged_task_counts_as_the_worst_that_counts_and_is_drawn_afresh(config: pathlib.Path) -> None:
-    objective = meta_objective(jnp.array([[[jnp.nan, 1e9]]]), jnp.array([2.0]))
-    assert float(objective) == pytest.approx(np.log(20.001))
+    objective = meta_objective(jnp.array([[jnp.nan, 1e9]]), jnp.array(2.0))
+    assert float(objective) == pytest.approx(np.log(10.001))
     machine = MetaStep(load_config(str(config)))
     state = machine.init()
-    broken = state.tasks[0]._replace(param=state.tasks[0].param.at[0].set(jnp.nan))
-    state, *_ = machine.step(state._replace(tasks=(broken,)))
+    broken = state.carried[0]._replace(param=state.carried[0].param.at[0].set(jnp.nan))
+    state, *_ = machine.step(state._replace(carried=(broken,)))
     assert int(state.resets) == 1
-    assert bool(jnp.all(jnp.isfinite(state.tasks[0].param)))
-    assert int(state.tasks[0].optimizer.step[0]) == 0 and int(state.tasks[0].optimizer.step[1]) == 2
+    tasks = state.carried[0]
+    assert bool(jnp.all(jnp.isfinite(tasks.param)))
+    assert int(tasks.optimizer.step[0]) == 0 and int(tasks.optimizer.step[1]) == 2
 
 
 def test_a_meta_gradient_that_is_not_finite_moves_nothing_and_is_counted(config: pathlib.Path) -> None:
     machine = MetaStep(load_config(str(config)))
     state = machine.init()
-    unrolled = machine._unrolls[0](state.weights, state.tasks[0], state.tasks[0])
-    poisoned = unrolled._replace(gradient=jax.tree.map(lambda g: g * jnp.nan, unrolled.gradient))
+    estimate, _ = machine._estimates[0](state.weights, state.carried[0], jax.random.key(0))
+    poisoned = estimate._replace(gradient=jax.tree.map(lambda g: g * jnp.nan, estimate.gradient))
     after, _ = machine._apply(state, [poisoned])
     assert int(after.skipped) == int(after.skipped_in_a_row) == 1
     assert eqx.tree_equal(after.weights, state.weights) and eqx.tree_equal(after.optimizer, state.optimizer)
-    healthy, _ = machine._apply(after, [unrolled])
+    healthy, _ = machine._apply(after, [estimate])
     assert int(healthy.skipped) == 1 and int(healthy.skipped_in_a_row) == 0
+
+
+@pytest.mark.parametrize("kind", ["persistent", pytest.param("evolution", marks=SLOW)])
+def test_other_estimators_run_from_the_configuration(config: pathlib.Path, kind: str) -> None:
+    overrides = (f"estimator.kind={kind}", "estimator.truncations=2", "inner.restart=0.5", "inner.frozen=0.5")
+    machine = MetaStep(load_config(str(config), overrides))
+    start = state = machine.init()
+    for _ in range(4):
+        state, objectives, norm = machine.step(state)
+        assert np.isfinite(objectives[0]) and 0 < float(norm) < np.inf
+    assert int(state.skipped) == 0 and not eqx.tree_equal(start.weights, state.weights)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(state.weights))
+    with pytest.raises(UsageError, match="inner.tasks = 3 must be even"):
+        load_config(str(config), (*overrides, "inner.tasks=3"))

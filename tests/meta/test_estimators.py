@@ -1,0 +1,104 @@
+"""Each estimator of the meta-gradient against the derivative that a quadratic has in closed form."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnemo_compile.meta._estimators import (
+    AbstractEstimator,
+    AbstractUnroll,
+    EvolutionStrategies,
+    PersistentEvolution,
+    TruncatedBackpropagation,
+)
+
+RATE, STEPS, TRUNCATION = 0.3, 12, 3
+
+
+class Descent(AbstractUnroll):
+    """x ← x − θ x from 1, with loss x² before each step; the weights are θ and one that does nothing."""
+
+    def draw(self, weights: Any, key: Any) -> Any:
+        return {"x": jnp.ones(()), "step": jnp.zeros((), jnp.int32)}
+
+    def run(self, weights: Any, inner: Any) -> Any:
+        losses, x = [], inner["x"]
+        for _ in range(TRUNCATION):
+            losses.append(x * x)
+            x = x - weights["rate"] * x
+        return {"x": x, "step": inner["step"] + TRUNCATION}, jnp.mean(jnp.stack(losses))
+
+    def ended(self, inner: Any) -> Any:
+        return inner["step"] >= STEPS, ~(jnp.abs(inner["x"]) < 10)
+
+
+def derivative(first: int, last: int, start: float = 1.0) -> float:
+    """Of the mean of x_t² = start² (1 − θ)^(2 (t − first)) over these steps, with x at the first of them given."""
+    powers = np.arange(last - first)
+    return float(np.mean(-2 * powers * start**2 * (1 - RATE) ** (2 * powers - 1.0)))
+
+
+WHOLE = derivative(0, STEPS)
+WEIGHTS = {"rate": jnp.array(RATE), "idle": jnp.zeros(2)}
+
+
+def estimates(estimator: AbstractEstimator, meta_steps: int) -> tuple[np.ndarray, np.ndarray, Any]:
+    """What each meta-step estimates for the rate and for the idle weights; the weights stay."""
+    unroll = Descent()
+    step = jax.jit(lambda carried, key: estimator.step(unroll, WEIGHTS, carried, key))
+    carried = estimator.init(unroll, WEIGHTS, jax.random.key(0))
+    rates, idle = [], []
+    for number in range(meta_steps):
+        estimate, carried = step(carried, jax.random.fold_in(jax.random.key(1), number))
+        rates.append(float(estimate.gradient["rate"]))
+        idle.append(np.asarray(estimate.gradient["idle"]))
+        assert int(estimate.diverged) == 0
+    return np.array(rates), np.array(idle), carried
+
+
+def test_truncated_backpropagation_is_the_derivative_within_each_truncation() -> None:
+    rates, idle, _ = estimates(TruncatedBackpropagation(3), 2 * STEPS // TRUNCATION)
+    starts = [(1 - RATE) ** first for first in range(0, STEPS, TRUNCATION)]
+    expected = [derivative(0, TRUNCATION, start) for start in starts]
+    np.testing.assert_allclose(rates, 2 * expected, rtol=1e-5)
+    assert not idle.any()
+    assert abs(np.mean(expected) / WHOLE) < 0.6, "a truncation misses a good part of what the rate does"
+
+
+@pytest.mark.parametrize(
+    "estimator", [PersistentEvolution(4096, 0.003), EvolutionStrategies(STEPS // TRUNCATION, 4096, 0.003)]
+)
+def test_evolution_sees_the_whole_training(estimator: AbstractEstimator) -> None:
+    meta_steps = 24
+    rates, idle, _ = estimates(estimator, meta_steps)
+    # One whole training takes some meta-steps or is one; the mean over it is the derivative.
+    trainings = rates.reshape(-1, STEPS // TRUNCATION).mean(axis=1)
+    error = trainings.std(ddof=1) / len(trainings) ** 0.5
+    assert abs(trainings.mean() - WHOLE) < 4 * error + 0.01 * abs(WHOLE)
+    assert error < 0.1 * abs(WHOLE)
+    assert np.abs(idle.mean(axis=0)).max() < 5 * idle.std() / len(idle) ** 0.5
+
+
+def test_a_pair_that_ends_begins_again_without_its_past() -> None:
+    estimator = PersistentEvolution(6, 0.01)
+    _, _, carried = estimates(estimator, STEPS // TRUNCATION)
+    assert not np.asarray(carried.perturbation["rate"]).any()
+    assert not np.asarray(carried.plus["step"]).any()
+    _, _, carried = estimates(estimator, STEPS // TRUNCATION + 1)
+    assert np.asarray(carried.perturbation["rate"]).all()
+    np.testing.assert_array_equal(carried.plus["step"], TRUNCATION)
+    assert np.all(np.asarray(carried.plus["x"]) != np.asarray(carried.minus["x"]))
+
+
+def test_a_problem_that_diverges_is_replaced_and_counted() -> None:
+    weights = {"rate": jnp.array(40.0), "idle": jnp.zeros(2)}
+    for estimator in (TruncatedBackpropagation(3), PersistentEvolution(6, 0.01)):
+        carried = estimator.init(Descent(), weights, jax.random.key(0))
+        estimate, carried = estimator.step(Descent(), weights, carried, jax.random.key(1))
+        assert int(estimate.diverged) == 3
+        inner: Any = carried.plus if isinstance(estimator, PersistentEvolution) else carried
+        np.testing.assert_array_equal(inner["x"], 1)
+        np.testing.assert_array_equal(inner["step"], 0)

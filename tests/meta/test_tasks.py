@@ -1,0 +1,175 @@
+"""Families of tasks: what they say of themselves holds, and each can be learned."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pydantic
+import pytest
+
+from mnemo_compile.meta.tasks import AbstractFamily, FamilyConfig, Params, PARTS
+
+DIGITS, TEACHER, CLUSTERS = {"kind": "digits"}, {"kind": "teacher"}, {"kind": "clusters"}
+TEXT, MASKED = {"kind": "markov", "symbols": 12}, {"kind": "markov", "symbols": 12, "masked": 0.3}
+FAMILIES: list[dict[str, Any]] = [
+    {"network": {"kind": "mlp", "widths": [16]}, "data": DIGITS},
+    {"network": {"kind": "mlp", "widths": [16, 16], "activation": "tanh", "normalisation": "layer"}, "data": CLUSTERS},
+    {"network": {"kind": "mlp", "widths": [24], "normalisation": "rms"}, "data": {"kind": "wine"}, "batch": 8},
+    {"network": {"kind": "mlp", "widths": [], "activation": "relu"}, "data": {"kind": "iris"}, "loss": "focal"},
+    {"network": {"kind": "mlp", "widths": [8]}, "data": {"kind": "breast_cancer", "permuted_inputs": True}},
+    {"network": {"kind": "mlp", "widths": [32], "activation": "silu"}, "data": TEACHER},
+    {"network": {"kind": "mlp", "widths": [16]}, "data": {"kind": "diabetes"}, "loss": "huber"},
+    {"network": {"kind": "mlp", "widths": [8]}, "data": DIGITS, "reconstructs": True},
+    {"network": {"kind": "mlp", "widths": [16]}, "data": CLUSTERS, "label_noise": 0.3, "batch": 128},
+    {"network": {"kind": "conv", "channels": [8, 8]}, "data": DIGITS},
+    {"network": {"kind": "conv", "channels": [8], "residual_blocks": 1}, "data": DIGITS},
+    {"network": {"kind": "vit", "width": 16}, "data": DIGITS},
+    {"network": {"kind": "mixer", "width": 16}, "data": DIGITS},
+    {"network": {"kind": "transformer", "width": 16}, "data": TEXT},
+    {"network": {"kind": "transformer", "width": 16, "causal": False}, "data": MASKED},
+    {"network": {"kind": "recurrent", "width": 16}, "data": TEXT},
+    {"network": {"kind": "recurrent", "width": 16, "gates": False}, "data": {**TEXT, "order": 2}},
+    {"kind": "quadratic", "dimension": 12, "condition": 30},
+    {"kind": "quadratic", "dimension": 12, "condition": 30, "rotated": False, "noise": 0},
+]
+CONFIG: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(FamilyConfig)
+
+
+def family_of(data: dict[str, Any]) -> AbstractFamily:
+    return CONFIG.validate_python(data).build()
+
+
+def start(family: AbstractFamily, key: jax.Array) -> Params:
+    keys = jax.random.split(key, len(family.tensors))
+    return [t.mean + t.deviation * jax.random.normal(k, t.shape) for t, k in zip(family.tensors, keys, strict=True)]
+
+
+QUICK = (0, 2, 5, 7, 9, 13, 14, 17)
+"""Of every kind of network, data and loss something."""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [pytest.param(data, marks=() if place in QUICK else pytest.mark.slow) for place, data in enumerate(FAMILIES)],
+    ids=lambda data: family_of(data).name,
+)
+def test_a_family_can_be_learned_and_draws_the_same_for_the_same_key(data: dict[str, Any]) -> None:
+    family = family_of(data)
+    keys = jax.random.split(jax.random.key(3), 4)
+    instance = family.draw(keys[0])
+    batch_of = jax.jit(lambda instance, key, part: family.batch(instance, key, part), static_argnums=2)
+    params = start(family, keys[1])
+    optimizer = optax.adam(3e-2 if data.get("kind") == "quadratic" else 1e-2)
+
+    @jax.jit
+    def step(params: Params, state: Any, key: jax.Array) -> Any:
+        loss, grads = jax.value_and_grad(family.loss)(params, family.batch(instance, key, "train"))
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    mean_loss = jax.jit(lambda params, batch: family.loss(params, batch))
+
+    def loss_of(params: Params, part: Any) -> float:
+        draws = [batch_of(instance, key, part) for key in jax.random.split(keys[2], 8)]
+        return float(np.mean([mean_loss(params, batch) for batch in draws]))
+
+    before = {part: loss_of(params, part) for part in PARTS}
+    assert len({round(loss, 6) for loss in before.values()}) > 1 or "quadratic" in family.name
+    state = optimizer.init(params)
+    for key in jax.random.split(keys[3], 150):
+        params, state, loss = step(params, state, key)
+        assert bool(jnp.isfinite(loss))
+    assert loss_of(params, "judge") < 0.95 * before["judge"], "what is learned holds for what was not trained on"
+
+    batch, again, other = (batch_of(instance, key, "train") for key in (keys[0], keys[0], keys[1]))
+    for a, b, c in zip(*map(jax.tree.leaves, (batch, again, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.shape == c.shape
+    pairs = zip(jax.tree.leaves(batch), jax.tree.leaves(other), strict=True)
+    assert any(bool(jnp.any(a != c)) for a, c in pairs) != (data.get("noise") == 0)
+    accuracy = float(family.accuracy(params, family.batch(instance, keys[0], "held_out")))
+    assert np.isnan(accuracy) or 0 <= accuracy <= 1
+
+
+def test_names_tell_families_apart() -> None:
+    names = [family_of(data).name for data in FAMILIES]
+    assert len(set(names)) == len(names)
+
+
+def test_tasks_of_a_family_differ() -> None:
+    for data in FAMILIES:
+        family = family_of(data)
+        key = jax.random.key(0)
+        batches = [jax.jit(lambda k, f=family: f.batch(f.draw(k), key, "train"))(jax.random.key(s)) for s in range(3)]
+        one, *others = (jax.tree.leaves(batch) for batch in batches)
+        pairs = [pair for other in others for pair in zip(one, other, strict=True)]
+        is_table_of_numbers = data.get("data") == {"kind": "diabetes"} or data.get("reconstructs", False)
+        assert is_table_of_numbers or any(bool(jnp.any(a != b)) for a, b in pairs), family.name
+
+
+def test_label_noise_is_in_training_only() -> None:
+    noisy = family_of({**FAMILIES[8], "label_noise": 0.5})
+    clean = family_of({**FAMILIES[8], "label_noise": 0.0})
+    instance, key = noisy.draw(jax.random.key(0)), jax.random.key(1)
+    pairs = {part: (noisy.batch(instance, key, part), clean.batch(instance, key, part)) for part in PARTS}
+    share = float(jnp.mean(pairs["train"][0].targets != pairs["train"][1].targets))
+    assert 0.3 < share < 0.55
+    np.testing.assert_array_equal(pairs["held_out"][0].targets, pairs["held_out"][1].targets)
+
+
+def test_hidden_symbols_are_the_ones_that_count() -> None:
+    family = family_of({**FAMILIES[14], "batch": 512})
+    batch = family.batch(family.draw(jax.random.key(0)), jax.random.key(1), "train")
+    is_hidden = np.asarray(batch.inputs == 12)
+    assert batch.weight is not None
+    np.testing.assert_array_equal(np.asarray(batch.weight) > 0, is_hidden)
+    assert abs(is_hidden.mean() - 0.3) < 0.03
+    np.testing.assert_array_equal(np.asarray(batch.inputs)[~is_hidden], np.asarray(batch.targets)[~is_hidden])
+
+
+def test_a_decoder_sees_nothing_of_what_comes() -> None:
+    for place in (13, 15):
+        family = family_of(FAMILIES[place])
+        params = start(family, jax.random.key(0))
+        inputs = family.batch(family.draw(jax.random.key(1)), jax.random.key(2), "train").inputs
+        changed = inputs.at[:, 9:].set((inputs[:, 9:] + 1) % 12)
+        one, two = (family.network(params, x) for x in (inputs, changed))  # pyright: ignore[reportAttributeAccessIssue]
+        np.testing.assert_allclose(one[:, :9], two[:, :9], atol=1e-5)
+        assert float(jnp.abs(one[:, 9:] - two[:, 9:]).max()) > 1e-3
+
+
+def test_a_quadratic_has_the_spectrum_that_it_says() -> None:
+    for rotated in (True, False):
+        config = {"kind": "quadratic", "dimension": 8, "condition": 100, "rotated": rotated, "noise": 0}
+        family = family_of(config)
+        batch = family.batch(family.draw(jax.random.key(0)), jax.random.key(1), "train")
+        hessian = 8 * jax.hessian(lambda x: family.loss([x], batch))(jnp.zeros(8))
+        np.testing.assert_allclose(np.linalg.eigvalsh(hessian), np.geomspace(0.01, 1, 8), rtol=1e-3)
+        assert (np.abs(np.asarray(hessian) - np.diag(np.diag(hessian))).max() > 0.05) == rotated
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": TEXT}, "network 'mlp' cannot read data 'markov'"),
+        ({"network": {"kind": "vit", "width": 8}, "data": TEACHER}, "needs images"),
+        ({"network": {"kind": "vit", "width": 7}}, "heads = 2 must divide width = 7"),
+        ({"loss": "squared"}, "loss = 'squared' does not fit targets that are classes"),
+        ({"reconstructs": True, "loss": "focal"}, "loss = 'focal' does not fit targets that are numbers"),
+        ({"network": {"kind": "conv", "channels": [4]}, "reconstructs": True}, "needs a network of numbers"),
+        ({"batch": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=said.replace("(", r"\(")):
+        CONFIG.validate_python({**FAMILIES[0], **changes})
+
+
+def test_parts_of_a_bundled_set_share_no_row() -> None:
+    data = family_of(FAMILIES[0]).data  # pyright: ignore[reportAttributeAccessIssue]
+    rows = {part: {bytes(np.asarray(row)) for row in data.rows[part][0]} for part in PARTS}
+    for one, two in itertools.combinations(PARTS, 2):
+        assert len(rows[one] & rows[two]) <= 3, "but for images that are in the set twice"
