@@ -15,8 +15,6 @@ from ._files import record_of
 from ._manifest import Manifest, Training, UNTRAINED
 from ._names import CELL_FILE, DataFile, WEIGHTS_FILE
 
-FLOAT_BYTES = 4
-
 
 class CellDocument(AbstractDocument):
     """The content of cell.json."""
