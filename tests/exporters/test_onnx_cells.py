@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnxruntime
@@ -20,7 +21,7 @@ from mnemo_compile.artifact import FrozenCell
 from mnemo_compile.exporters import _onnx_graphs
 from mnemo_compile.exporters.onnx import OnnxExporter
 from mnemo_compile.program import compile_cell
-from tests.cells import cell_of, OWN
+from tests.cells import cell_of, Levels, OWN
 from tests.exporters.one_tensor import assert_takes_the_steps, numbers_of, TOGETHER
 
 KINDS = ["normal", "zero", "huge", "tiny", "denormal", "sparse", "nan", "inf", "-inf"]
@@ -305,3 +306,22 @@ def test_a_step_needs_its_outputs_one_more_array_and_a_block(frozen: FrozenCell)
     slots = compiled.memory_slots.values()
     outputs = 1 + sum(slot.size / (length if slot.level == "chunk" else 1) for slot in slots)
     assert outputs < float(done.stdout) < outputs + 2
+
+
+class Clocked(Levels):
+    """What tensors tell each other needs no summary."""
+
+    def share(self, summary: Any, moments: Any, facts: Any, clock: Any, state: Any) -> dict[str, Any]:
+        phase = jnp.cos(clock["step"])
+        return {"levels": jnp.stack([phase + moments["square"], 2 + phase], axis=1), "clock": phase}
+
+
+def test_what_is_told_without_a_summary_takes_the_gradient_and_the_clock_alone(
+    frozen: FrozenCell, tmp_path: pathlib.Path
+) -> None:
+    OnnxExporter().emit(frozen, compile_cell(Clocked()), tmp_path)
+    params, history = network(4, steps=3)
+    held = rollout(tmp_path, "ORT_ENABLE_ALL", params, history, OPTIONS)
+    assert_takes_the_steps(Clocked(), params, history, OPTIONS, held)
+    inputs = sessions(tmp_path / "share.onnx", "ORT_ENABLE_ALL").get_inputs()
+    assert {node.name for node in inputs} == {"grad", "step"}
