@@ -4,12 +4,12 @@ from ._data import (
     AbstractData as AbstractData,
     AbstractDataConfig as AbstractDataConfig,
     Batch as Batch,
-    DataConfig as DataConfig,
     Part as Part,
     PARTS as PARTS,
 )
 from ._family import (
     AbstractFamily as AbstractFamily,
+    DataConfig as DataConfig,
     FamilyConfig as FamilyConfig,
     Quadratic as Quadratic,
     QuadraticConfig as QuadraticConfig,

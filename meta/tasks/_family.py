@@ -9,10 +9,26 @@ import jax.numpy as jnp
 import pydantic
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._data import AbstractData, Batch, Count, DataConfig, Part, PARTS
+from ._bundled import BundledConfig, PatchesConfig, SourceConfig
+from ._data import AbstractData, Batch, Count, Part, PARTS
 from ._networks import AbstractNetwork, NetworkConfig, Params, Tensor
+from ._procedures import ClustersConfig, MarkovConfig, ModularConfig, ShapesConfig, SignalsConfig, TeacherConfig
 
-Loss = Literal["cross-entropy", "focal", "squared", "huber"]
+DataConfig = Annotated[
+    BundledConfig
+    | SourceConfig
+    | PatchesConfig
+    | ClustersConfig
+    | TeacherConfig
+    | MarkovConfig
+    | SignalsConfig
+    | ShapesConfig
+    | ModularConfig,
+    pydantic.Field(discriminator="kind"),
+]
+
+Loss = Literal["cross-entropy", "focal", "hinge", "squared", "huber", "absolute"]
+OF_NUMBERS: tuple[Loss, ...] = ("squared", "huber", "absolute")
 
 
 class AbstractFamily(eqx.Module):
@@ -64,16 +80,16 @@ class SupervisedConfig(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _fits(self) -> "SupervisedConfig":
-        tokens, takes_tokens = self.data.kind == "markov", self.network.kind in ("transformer", "recurrent")
+        tokens, takes_tokens = self.data.reads == "symbols", self.network.kind in ("transformer", "recurrent")
         if tokens != takes_tokens:
             raise ValueError(f"network {self.network.kind!r} cannot read data {self.data.kind!r}")
-        images, takes_images = self.data.kind == "digits", self.network.kind in ("conv", "vit", "mixer")
+        images, takes_images = self.data.reads == "images", self.network.kind in ("conv", "vit", "mixer")
         if takes_images and not images:
             raise ValueError(f"network {self.network.kind!r} needs images, and {self.data.kind!r} has none")
         if self.reconstructs and (tokens or takes_images):
             raise ValueError("reconstructs = true needs a network of numbers on numbers: an mlp")
-        numbers = self.reconstructs or self.data.kind in ("teacher", "diabetes")
-        if self.loss is not None and numbers != (self.loss in ("squared", "huber")):
+        numbers = self.reconstructs or self.data.tells == "numbers"
+        if self.loss is not None and numbers != (self.loss in OF_NUMBERS):
             raise ValueError(
                 f"loss = {self.loss!r} does not fit targets that are {'numbers' if numbers else 'classes'}"
             )
@@ -118,7 +134,7 @@ class Supervised(AbstractFamily):
             return batch
         keys = jax.random.split(jax.random.fold_in(key, len(PARTS)))
         is_noise = jax.random.uniform(keys[0], batch.targets.shape) < self.config.label_noise
-        if self.minimised in ("squared", "huber"):
+        if self.minimised in OF_NUMBERS:
             other = jax.random.normal(keys[1], batch.targets.shape)
         else:
             other = jax.random.randint(keys[1], batch.targets.shape, 0, self.data.outputs)
@@ -131,8 +147,15 @@ class Supervised(AbstractFamily):
         if self.minimised == "huber":
             size = jnp.abs(outputs - batch.targets)
             return jnp.mean(jnp.where(size < 1, 0.5 * size * size, size - 0.5))
+        if self.minimised == "absolute":
+            return jnp.mean(jnp.abs(outputs - batch.targets))
         # A sum over classes and not a lookup: of that, many at once are slow.
         target = jax.nn.one_hot(batch.targets, outputs.shape[-1], dtype=outputs.dtype)
+        if self.minimised == "hinge":
+            # Crammer and Singer 2001: the highest other score, and the margin that is short of one.
+            right = jnp.sum(target * outputs, axis=-1)
+            short = jnp.maximum(1 + jnp.max(outputs - 1e9 * target, axis=-1) - right, 0)
+            return jnp.mean(short if batch.weight is None else short * batch.weight)
         surprise = -jnp.sum(target * jax.nn.log_softmax(outputs), axis=-1)
         if self.minimised == "focal":
             # Lin et al. 2017 (arXiv 1708.02002), equation 4, with γ = 2.
@@ -140,7 +163,7 @@ class Supervised(AbstractFamily):
         return jnp.mean(surprise if batch.weight is None else surprise * batch.weight)
 
     def accuracy(self, params: Params, batch: Batch) -> Float[Array, ""]:
-        if self.minimised in ("squared", "huber"):
+        if self.minimised in OF_NUMBERS:
             return jnp.array(jnp.nan)
         told = jnp.argmax(self.network(params, batch.inputs), axis=-1) == batch.targets
         weight = jnp.ones(told.shape) if batch.weight is None else batch.weight
