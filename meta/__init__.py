@@ -1,4 +1,8 @@
 """Meta-training: tasks, unrolls, meta-gradients, and the runs that they make up."""
 
 from ._config import load_config as load_config, presets as presets, RunConfig as RunConfig
+from ._folder import holds_run as holds_run
+from ._monitor import plot as plot
+from ._processes import Place as Place
+from ._start import Start as Start
 from ._trainer import meta_train as meta_train

@@ -8,27 +8,41 @@ from typing import TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 Tree = TypeVar("Tree")
 
 
 class Checkpoints:
-    """The newest checkpoints under a folder, by meta-step. A write that is cut off leaves the older ones."""
+    """The newest checkpoints under a folder, by meta-step. A write that is cut off leaves the older ones.
+
+    Of several processes one opens them and the others need not see the folder: what is saved and restored are whole
+    arrays on the host.
+    """
 
     def __init__(self, folder: pathlib.Path):
         # What goes wrong is raised, and said once; Orbax would print it as well, with a traceback.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder = folder.absolute()
+        self._folder.mkdir(exist_ok=True)
+        process = jax.process_index()
         self._manager = ocp.CheckpointManager(
             self._folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2,
+                create=False,
+                enable_async_checkpointing=False,
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=process, active_processes={process}, barrier_sync_key_prefix="first"
+                ),
+            ),
         )
 
     def latest(self) -> int | None:
         """The meta-step of the newest checkpoint, or None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, meta_step: int, state: object) -> None:
+    def save(self, meta_step: int, state: PyTree[np.ndarray]) -> None:
         """Writes the state; a checkpoint that is there already stays."""
         if self.latest() == meta_step:
             return
@@ -40,10 +54,10 @@ class Checkpoints:
             raise
 
     def restore(self, template: Tree) -> Tree:
-        """The newest state, in the structure of `template`."""
+        """The newest state, in the structure of `template` and with arrays of its shapes."""
         restored = self._manager.restore(self.latest(), args=ocp.args.StandardRestore(_numbered(template)))
         leaves, structure = jax.tree.flatten(template)
-        return structure.unflatten([jax.numpy.asarray(restored[_name(i)]) for i in range(len(leaves))])
+        return structure.unflatten([np.asarray(restored[_name(i)]) for i in range(len(leaves))])
 
     def close(self) -> None:
         """Frees what the manager holds."""

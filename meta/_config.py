@@ -6,14 +6,23 @@ import pathlib
 import tomllib
 from typing import Annotated, Any, Literal
 
+import jax.numpy as jnp
 import pydantic
+from jaxtyping import Array, Float, Int
 
 from mnemo_compile.artifact import first_problem
 from mnemo_compile.cell import CellConfig
 from mnemo_compile.errors import UsageError
 
-from ._estimators import AbstractEstimator, EvolutionStrategies, PersistentEvolution, TruncatedBackpropagation
-from ._unroll import Augmentation
+from ._estimators import (
+    AbstractEstimator,
+    AbstractUnroll,
+    EvolutionStrategies,
+    PersistentEvolution,
+    TruncatedBackpropagation,
+)
+from ._imitation import Imitated, Imitation
+from ._unroll import Augmentation, Problem
 from .tasks import FamilyConfig
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
@@ -51,6 +60,8 @@ class InnerConfig(_Section):
     """Share of tasks in which some tensors get no gradient."""
     restart: Share = 0.0
     """Share of tasks that become another one on the way, as in fine-tuning."""
+    late: Share = 0.0
+    """How much more the end of a training counts than its start: a step's weight goes from 1 − late to 1 + late."""
 
     @pydantic.model_validator(mode="after")
     def _horizons_in_order(self) -> "InnerConfig":
@@ -64,15 +75,49 @@ class InnerConfig(_Section):
         return Augmentation(**{name: getattr(self, name) for name in Augmentation._fields})
 
 
+class CurriculumConfig(_Section):
+    """The first meta-steps are easier: horizons are shorter, families fewer. The meta-step alone says how much."""
+
+    meta_steps: Count
+    """How many they are."""
+    longest: Count | None = None
+    """The longest horizon of the first; it grows to `inner.longest` by the same factor each meta-step."""
+    families: Count | None = None
+    """How many take part in the first, in the order of the file; the others join one by one."""
+
+    def longest_at(self, meta_step: Int[Array, ""], last: int) -> Float[Array, ""] | None:
+        """The longest horizon after so many meta-steps, on its way to the last one; None if that is it all along."""
+        if self.longest is None:
+            return None
+        return self.longest * (last / self.longest) ** jnp.minimum(meta_step / self.meta_steps, 1)
+
+    def families_at(self, meta_step: int, all_of_them: int) -> int:
+        """How many families take part after so many meta-steps."""
+        first = self.families or all_of_them
+        return first + (all_of_them - first) * min(meta_step, self.meta_steps) // self.meta_steps
+
+
 class EstimatorConfig(_Section):
     """How the meta-gradient is estimated."""
 
-    kind: Literal["truncated", "persistent", "evolution"] = "truncated"
-    """Truncated backpropagation; persistent evolution strategies; evolution strategies over whole trainings."""
+    kind: Literal["truncated", "persistent", "evolution", "imitation"] = "truncated"
+    """Truncated backpropagation; persistent evolution strategies; evolution strategies over whole trainings; the
+    distance from the steps of a tuned AdamW."""
     deviation: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.01
     """Of the perturbations of evolution strategies (σ)."""
     truncations: Count = 10
-    """Of `evolution`: truncations from the start of a training."""
+    """Of `evolution`: truncations from the start of a training. Of `imitation`: those that the teacher is tuned by."""
+    teacher_leads: Share = 0.5
+    """Of `imitation`: share of tasks whose parameters the teacher's steps move, and not the cell's."""
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether tasks are taken in pairs."""
+        return self.kind in ("persistent", "evolution")
+
+    def unroll(self, problem: Problem) -> AbstractUnroll:
+        """What the estimator looks at of a family."""
+        return Imitated(problem, self.teacher_leads) if self.kind == "imitation" else problem
 
     def build(self, tasks: int) -> AbstractEstimator:
         """The estimator over so many tasks a family."""
@@ -83,6 +128,8 @@ class EstimatorConfig(_Section):
                 return PersistentEvolution(tasks, self.deviation)
             case "evolution":
                 return EvolutionStrategies(self.truncations, tasks, self.deviation)
+            case "imitation":
+                return Imitation(tasks, self.truncations)
 
 
 class OuterConfig(_Section):
@@ -114,8 +161,11 @@ class RunConfig(_Section):
     """Time of meta-training, without compilation, where the call sets neither minutes nor steps."""
     checkpoint_seconds: Annotated[float, pydantic.Field(ge=0)] = 30.0
     """Time between checkpoints, so that a killed run loses at most this."""
+    start: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Digest of the cell whose weights the run starts from, which the call names; without one, from a fresh cell."""
     cell: CellConfig
     inner: InnerConfig = InnerConfig()
+    curriculum: CurriculumConfig | None = None
     estimator: EstimatorConfig = EstimatorConfig()
     outer: OuterConfig = OuterConfig()
     families: Annotated[tuple[FamilyConfig, ...], pydantic.Field(min_length=1)]
@@ -123,8 +173,22 @@ class RunConfig(_Section):
 
     @pydantic.model_validator(mode="after")
     def _in_pairs(self) -> "RunConfig":
-        if self.estimator.kind != "truncated" and self.inner.tasks % 2:
+        if self.estimator.in_pairs and self.inner.tasks % 2:
             raise ValueError(f"inner.tasks = {self.inner.tasks} must be even: evolution strategies take tasks in pairs")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _grows(self) -> "RunConfig":
+        if self.curriculum is None:
+            return self
+        longest, families = self.curriculum.longest, self.curriculum.families
+        shortest, last = self.inner.shortest, self.inner.longest
+        if longest is not None and not shortest <= longest <= last:
+            raise ValueError(
+                f"curriculum.longest = {longest} must be between inner.shortest = {shortest} and inner.longest = {last}"
+            )
+        if families is not None and families > len(self.families):
+            raise ValueError(f"curriculum.families = {families} must not exceed the {len(self.families)} there are")
         return self
 
     @functools.cached_property
@@ -194,9 +258,10 @@ def _on_top(below: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in data.items():
         known = below.get(key)
-        is_same = isinstance(value, dict) and isinstance(known, dict)
-        is_same = is_same and value.get("kind", known.get("kind")) == known.get("kind")
-        merged[key] = _on_top(known, value) if is_same and isinstance(known, dict) else value
+        merged[key] = value
+        if isinstance(value, dict) and isinstance(known, dict):
+            if value.get("kind", known.get("kind")) == known.get("kind"):
+                merged[key] = _on_top(known, value)
     return merged
 
 
@@ -239,7 +304,7 @@ def _set(data: dict[str, Any], override: str) -> None:
     for table in tables:
         inner = data.setdefault(table, {})
         if not isinstance(inner, dict):
-            tables = "cell, inner, estimator, outer and validation"
+            tables = "cell, inner, curriculum, estimator, outer and validation"
             raise UsageError(f"--set {override}: {table} is not a table; tables are {tables}")
         data = inner
     data[key] = value

@@ -58,11 +58,12 @@ class AbstractEstimator(eqx.Module):
         """An estimate, and what is carried on."""
 
 
-def _draw(unroll: AbstractUnroll, weights: Weights, key: PRNGKeyArray, count: int) -> Inner:
+def draw(unroll: AbstractUnroll, weights: Weights, key: PRNGKeyArray, count: int) -> Inner:
+    """So many fresh problems, side by side."""
     return jax.vmap(lambda k: unroll.draw(weights, k))(jax.random.split(key, count))
 
 
-def _replaced(which: Bool[Array, " tasks"], new: PyTree, old: PyTree) -> PyTree:
+def replaced(which: Bool[Array, " tasks"], new: PyTree, old: PyTree) -> PyTree:
     """The new ones where it is so."""
 
     def choose(a: Array, b: Array) -> Array:
@@ -81,7 +82,7 @@ class TruncatedBackpropagation(AbstractEstimator):
     tasks: int = eqx.field(static=True, default=8)
 
     def init(self, unroll: AbstractUnroll, weights: Weights, key: PRNGKeyArray) -> Any:
-        return _draw(unroll, weights, key, self.tasks)
+        return draw(unroll, weights, key, self.tasks)
 
     def step(self, unroll: AbstractUnroll, weights: Weights, carried: Any, key: PRNGKeyArray) -> tuple[Estimate, Any]:
         def objective(weights: Weights) -> tuple[Array, Inner]:
@@ -90,8 +91,8 @@ class TruncatedBackpropagation(AbstractEstimator):
 
         (value, following), gradient = jax.value_and_grad(objective, has_aux=True)(weights)
         done, diverged = jax.vmap(unroll.ended)(following)
-        fresh = _draw(unroll, weights, key, self.tasks)
-        return Estimate(gradient, value, jnp.sum(diverged)), _replaced(done | diverged, fresh, following)
+        fresh = draw(unroll, weights, key, self.tasks)
+        return Estimate(gradient, value, jnp.sum(diverged)), replaced(done | diverged, fresh, following)
 
 
 class Particles(NamedTuple):
@@ -118,7 +119,7 @@ class PersistentEvolution(AbstractEstimator):
 
     def init(self, unroll: AbstractUnroll, weights: Weights, key: PRNGKeyArray) -> Particles:
         pairs = self.tasks // 2
-        inner = _draw(unroll, weights, key, pairs)
+        inner = draw(unroll, weights, key, pairs)
         zeros = jax.tree.map(lambda w: jnp.zeros((pairs, *w.shape), w.dtype), weights)
         return Particles(inner, inner, zeros)
 
@@ -132,10 +133,10 @@ class PersistentEvolution(AbstractEstimator):
         total = jax.tree.map(jnp.add, carried.perturbation, noise)
         gradient = _credited(total, differences, self.deviation)
         done, diverged, ended = _pairs_ended(unroll, plus, minus)
-        fresh = _draw(unroll, weights, keys[1], pairs)
+        fresh = draw(unroll, weights, keys[1], pairs)
         zeros = jax.tree.map(jnp.zeros_like, total)
         following = Particles(
-            _replaced(ended, fresh, plus), _replaced(ended, fresh, minus), _replaced(ended, zeros, total)
+            replaced(ended, fresh, plus), replaced(ended, fresh, minus), replaced(ended, zeros, total)
         )
         return Estimate(gradient, objective, jnp.sum(diverged)), following
 
@@ -154,7 +155,7 @@ class EvolutionStrategies(AbstractEstimator):
         keys = jax.random.split(key)
         pairs = self.tasks // 2
         noise = _noise(weights, keys[0], pairs, self.deviation)
-        start = _draw(unroll, weights, keys[1], pairs)
+        start = draw(unroll, weights, keys[1], pairs)
 
         def advance(held: tuple[Inner, Inner], _: None) -> tuple[tuple[Inner, Inner], tuple[Array, Array]]:
             plus, minus, differences, objective = _antithetic(unroll, weights, noise, *held)

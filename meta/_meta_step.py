@@ -1,19 +1,23 @@
 """One meta-step: an estimate from every family, the mean of their meta-gradients, and the cell's weights moved."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from mnemo_compile.cell import AbstractCell
 
 from ._config import RunConfig
-from ._estimators import Estimate, Weights
-from ._unroll import Augmentation, meta_objective, Problem
+from ._estimators import AbstractEstimator, AbstractUnroll, Estimate, Weights
+from ._sharding import everywhere, over_tasks, put, Spread, task_mesh
+from ._unroll import Augmentation, meta_objective, Problem, Task
 from .tasks import FamilyConfig
 
 
@@ -53,7 +57,7 @@ HELD_OUT = 8
 
 
 class MetaStep:
-    """The compiled functions of a run."""
+    """The compiled functions of a run. Tasks lie side by side on the mesh; weights are whole on each of its devices."""
 
     def __init__(self, config: RunConfig):
         self.config = config
@@ -62,82 +66,130 @@ class MetaStep:
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(config.outer.clip), optax.adam(config.outer.learning_rate)
         )
-        self._estimator = config.estimator.build(config.inner.tasks)
+        estimator = config.estimator.build(config.inner.tasks)
         plain = Augmentation(config.validation.steps, config.validation.steps)
         self.problems = self._problems(config.families, config.inner.augmentation)
         self.validation_problems = self._problems(config.validation.families, plain)
-        self._seed = jax.random.key(config.seed)
-        key = jax.ShapeDtypeStruct(self._seed.shape, self._seed.dtype)
-        self._starts = [_compiled(self._estimator.init, p, weights, key) for p in self.problems]
-        carried = [jax.eval_shape(lambda w, k, p=p: self._estimator.init(p, w, k), weights, key) for p in self.problems]
-        self._estimates = [
-            _compiled(self._estimator.step, p, weights, c, key) for p, c in zip(self.problems, carried, strict=True)
+        drawn_at_once = config.inner.tasks // 2 if config.estimator.in_pairs else config.inner.tasks
+        self.mesh = task_mesh(drawn_at_once)
+        self._side_by_side = over_tasks(self.mesh, drawn_at_once)
+        self._whole = everywhere(self._side_by_side)
+        self._starts, self._estimates = [], []
+        for index, problem in enumerate(self.problems):
+            start, estimate = self._family(estimator, problem, index)
+            carried = jax.eval_shape(start, weights)
+            meta_step = jax.ShapeDtypeStruct((), jnp.int32)
+            self._starts.append(_compiled(start, (self._whole,), self._side_by_side, weights))
+            inputs, outputs = (self._whole, self._side_by_side, self._whole), (self._whole, self._side_by_side)
+            self._estimates.append(_compiled(estimate, inputs, outputs, weights, carried, meta_step))
+        judged = over_tasks(self.mesh, config.validation.tasks)
+        self._validations = [
+            _compiled(functools.partial(self._validate, problem, judged), (everywhere(judged),), None, weights)
+            for problem in self.validation_problems
         ]
-        self._validations = [_compiled(self._validate, p, weights) for p in self.validation_problems]
-        self._apply = jax.jit(self._move)
+        self._apply = jax.jit(self._move, out_shardings=self._whole)
+        self._choose = jax.jit(self._better, out_shardings=self._whole)
 
-    def init(self) -> TrainerState:
-        """The state before the first meta-step."""
-        weights, _ = eqx.partition(self.template, eqx.is_array)
-        return TrainerState(
+    def init(self, weights: Any = None) -> TrainerState:
+        """The state before the first meta-step, with a fresh cell's weights or these."""
+        fresh, _ = eqx.partition(self.template, eqx.is_array)
+        weights = fresh if weights is None else weights
+        state = TrainerState(
             weights=weights,
             average=weights,
             best=weights,
             best_score=jnp.array(jnp.inf),
             optimizer=self._optimizer.init(weights),
-            carried=tuple(start(weights, self._key(0, index)) for index, start in enumerate(self._starts)),
+            carried=(),
             meta_step=jnp.zeros((), jnp.int32),
             resets=jnp.zeros((), jnp.int32),
             skipped=jnp.zeros((), jnp.int32),
             skipped_in_a_row=jnp.zeros((), jnp.int32),
         )
+        state = self.placed(jax.tree.map(np.asarray, state))
+        return state._replace(carried=tuple(start(state.weights) for start in self._starts))
+
+    def placed(self, state: TrainerState) -> TrainerState:
+        """A state of whole arrays on the host, the same in every process, on the devices."""
+        rest = put(state._replace(carried=()), self._whole)
+        return rest._replace(carried=put(state.carried, self._side_by_side))
 
     def step(self, state: TrainerState) -> tuple[TrainerState, list[Array], Array]:
-        """The next state, each family's objective, and the norm of the averaged meta-gradient."""
-        meta_step = int(state.meta_step) + 1
+        """The next state, the objective of each family that takes part, and the norm of the averaged meta-gradient."""
+        curriculum, taking_part = self.config.curriculum, len(self.problems)
+        if curriculum is not None:
+            taking_part = curriculum.families_at(int(state.meta_step), taking_part)
         results = [
-            estimate(state.weights, carried, self._key(meta_step, index))
-            for index, (estimate, carried) in enumerate(zip(self._estimates, state.carried, strict=True))
+            estimate(state.weights, carried, state.meta_step)
+            for estimate, carried in zip(self._estimates[:taking_part], state.carried[:taking_part], strict=True)
         ]
         estimates = [estimate for estimate, _ in results]
-        state = state._replace(carried=tuple(carried for _, carried in results))
-        state, norm = self._apply(state, estimates)
-        return state, [estimate.objective for estimate in estimates], norm
+        moved, norm = self._apply(state._replace(carried=()), estimates)
+        carried = (*(carried for _, carried in results), *state.carried[taking_part:])
+        return moved._replace(carried=carried), [estimate.objective for estimate in estimates], norm
 
     def validate(self, state: TrainerState) -> tuple[TrainerState, list[Validation]]:
         """The figures of the averaged weights, which become the best ones if they are."""
         figures = [validate(state.average) for validate in self._validations]
-        # How fast a cell trains and where it ends count; a figure that is not a number never wins.
-        score = jnp.mean(jnp.stack([f.objective + jnp.log(f.final * f.held_out) / 2 for f in figures]))
-        if score < state.best_score:
-            state = state._replace(best=state.average, best_score=score)
-        return state, figures
+        best, score = self._choose(state.average, state.best, state.best_score, figures)
+        return state._replace(best=best, best_score=score), figures
 
     def cell(self, weights: Weights) -> AbstractCell:
         """The cell with these weights."""
         return eqx.combine(weights, self._static)
 
-    def _key(self, meta_step: int, family: int) -> PRNGKeyArray:
-        return jax.random.fold_in(jax.random.fold_in(self._seed, meta_step), family)
+    def _family(
+        self, estimator: AbstractEstimator, problem: Problem, index: int
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What an estimator carries of a family at first, and an estimate and what it carries then."""
+
+        def key(meta_step: Array | int) -> PRNGKeyArray:
+            return jax.random.fold_in(jax.random.fold_in(self._seed(), meta_step), index)
+
+        def unroll(meta_step: Array) -> AbstractUnroll:
+            curriculum, last = self.config.curriculum, self.config.inner.longest
+            longest = None if curriculum is None else curriculum.longest_at(meta_step, last)
+            limited = problem if longest is None else problem.limited(longest)
+            return Spread(self.config.estimator.unroll(limited), self._side_by_side)
+
+        def start(weights: Weights) -> Any:
+            return estimator.init(unroll(jnp.zeros((), jnp.int32)), weights, key(0))
+
+        def estimate(weights: Weights, carried: Any, meta_step: Array) -> tuple[Estimate, Any]:
+            return estimator.step(unroll(meta_step), weights, carried, key(meta_step + 1))
+
+        return start, estimate
+
+    def _seed(self) -> PRNGKeyArray:
+        return jax.random.key(self.config.seed)
 
     def _problems(self, families: Sequence[FamilyConfig], augmentation: Augmentation) -> list[Problem]:
         truncation = self.config.inner.truncation
         return [Problem(family.build(), self.template, augmentation, truncation) for family in families]
 
-    def _validate(self, problem: Problem, weights: Weights) -> Validation:
+    def _validate(self, problem: Problem, sharding: NamedSharding, weights: Weights) -> Validation:
         steps = self.config.validation.steps
 
-        def one(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
-            task, losses = problem.advance(weights, problem.draw(weights, key), steps)
+        def one(key: PRNGKeyArray, task: Task) -> tuple[Array, Array, Array]:
+            task, losses = problem.advance(weights, task, steps)
             network, family = problem.network(task), problem.family
             batches = [family.batch(task.instance, jax.random.fold_in(key, i), "held_out") for i in range(HELD_OUT)]
             held_out = jnp.mean(jnp.stack([family.loss(network, batch) for batch in batches]))
             return losses, held_out, meta_objective(losses, task.initial_loss)
 
         # Keys of their own: no task of meta-training is ever drawn from them.
-        keys = jax.random.split(jax.random.fold_in(self._seed, 2**31 - 1), self.config.validation.tasks)
-        losses, held_out, objectives = jax.vmap(one)(keys)
+        keys = jax.random.split(jax.random.fold_in(self._seed(), 2**31 - 1), self.config.validation.tasks)
+        tasks = jax.vmap(lambda key: Spread(problem, sharding).draw(weights, key))(keys)
+        losses, held_out, objectives = jax.vmap(one)(keys, tasks)
         return Validation(jnp.mean(objectives), jnp.mean(losses[:, -max(steps // 10, 1) :, 0]), jnp.mean(held_out))
+
+    def _better(
+        self, average: Weights, best: Weights, best_score: Array, figures: list[Validation]
+    ) -> tuple[Weights, Array]:
+        # How fast a cell trains and where it ends count; a figure that is not a number never wins.
+        score = jnp.mean(jnp.stack([f.objective + jnp.log(f.final * f.held_out) / 2 for f in figures]))
+        wins = score < best_score
+        return jax.tree.map(lambda a, b: jnp.where(wins, a, b), (average, score), (best, best_score))
 
     def _move(self, state: TrainerState, estimates: list[Estimate]) -> tuple[TrainerState, Array]:
         gradient = jax.tree.map(lambda *g: sum(g) / len(g), *(e.gradient for e in estimates))
@@ -165,5 +217,6 @@ class MetaStep:
         return moved, norm
 
 
-def _compiled(function: Callable[..., Any], problem: Problem, *arguments: Any) -> Callable[..., Any]:
-    return jax.jit(lambda *a: function(problem, *a)).lower(*arguments).compile()
+def _compiled(function: Callable[..., Any], inputs: Any, outputs: Any, *arguments: Any) -> Callable[..., Any]:
+    """The program of a function whose arguments and results lie on the devices like this."""
+    return jax.jit(function, in_shardings=inputs, out_shardings=outputs).lower(*arguments).compile()

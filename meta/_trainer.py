@@ -1,30 +1,55 @@
-"""A run: meta-steps until the time or the number is reached, with checkpoints that it goes on from exactly."""
+"""A run: meta-steps until the time or the number is reached, with checkpoints that it goes on from exactly.
 
+In a run of several processes all take every meta-step together; the first alone writes, keeps the time and decides.
+"""
+
+import contextlib
 import pathlib
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from mnemo_compile._cache import cache_folder
-from mnemo_compile.artifact import freeze, FrozenCell, save, Training, writing
+from mnemo_compile.artifact import freeze, FrozenCell, Training
 from mnemo_compile.errors import MnemoError, UsageError
 
-from ._checkpoint import Checkpoints
 from ._config import load_config, RunConfig
+from ._folder import BUNDLE, RunFolder
 from ._meta_step import MetaStep, TrainerState
-from ._monitor import Monitor, plot
+from ._processes import from_first, gathered, join, losing_no_one, Place, say
+from ._sharding import fetch
+from ._start import first_weights, Start, starting_from
 
-CONFIG = "config.json"
-BUNDLE = "bundle"
-CHECKPOINTS = "checkpoints"
 SKIPPED_AT_MOST = 10
 """Non-finite meta-gradients in a row after which a run stops."""
+
+
+class Until(NamedTuple):
+    """When a run stops: after so many minutes in meta-steps, or so many meta-steps."""
+
+    minutes: float
+    steps: int | None
+    """Instead of minutes, where it is given."""
+
+    def done(self, meta_step: int, seconds: float) -> float:
+        """How far the run is, from 0 to 1."""
+        return seconds / (60 * self.minutes) if self.steps is None else meta_step / self.steps
+
+    def seconds_left(self, meta_step: int, seconds: float, start: int, before: float) -> float:
+        """How long the run will take yet, at its pace since meta-step `start` and second `before`."""
+        if self.steps is None:
+            return 60 * self.minutes - seconds
+        return (self.steps - meta_step) * (seconds - before) / (meta_step - start)
+
+    def option(self) -> str:
+        """As an option of the command line."""
+        return f"--minutes {self.minutes:g}" if self.steps is None else f"--steps {self.steps}"
 
 
 def meta_train(
@@ -36,20 +61,28 @@ def meta_train(
     seed: int | None = None,
     resume: bool = False,
     overrides: tuple[str, ...] = (),
+    draw: bool = False,
+    place: Place | None = None,
+    start: Start | None = None,
 ) -> FrozenCell:
     """Meta-trains a cell and freezes it into `out/bundle`.
 
     The weights after a given number of meta-steps depend on the configuration and the seed alone, whether the run was
-    given minutes or steps, and however often it was stopped and resumed.
+    given minutes or steps, and however often it was stopped and resumed. On another number of devices sums are taken in
+    another order, and the weights are the same up to rounding.
 
     **Arguments:**
 
     - `preset`: the name of a preset, or the path of a TOML file.
-    - `out`: the run's folder, created; with `resume`, that of the run to go on with.
+    - `out`: the run's folder, created; with `resume`, that of the run to go on with. Of several processes the first
+      alone reads and writes it.
     - `minutes`, `steps`: when to stop: time spent in meta-steps, or their number. At most one; with none the
       preset's minutes.
     - `seed`: seed of weights and tasks, instead of the preset's.
     - `overrides`: `key=value`, such as `inner.tasks=4`.
+    - `draw`: whether to draw `out/curve.png` with every checkpoint, and not only at the end.
+    - `place`: of this process, in a run of several that has not called `jax.distributed.initialize` itself.
+    - `start`: a cell of the same configuration whose weights the run starts from, instead of those of a fresh one.
 
     **Returns:**
 
@@ -58,27 +91,49 @@ def meta_train(
     **Raises:** `UsageError` for a call that does not fit, `MnemoError` for a run that cannot go on, `KeyboardInterrupt`
     after an interrupted run has saved its state.
     """
-    config = load_config(preset, overrides, seed)
-    _open_run(out, config, resume)
-    _say(f"compiling {len(config.families)} families for {jax.default_backend()} …")
+    config = starting_from(load_config(preset, overrides, seed), start)
+    if place is not None:
+        print(f"meeting the other processes at {place.coordinator} …", file=sys.stderr, flush=True)
+        join(place)
+    with losing_no_one():
+        _agree(config)
+        until = Until(config.minutes if minutes is None else minutes, steps)
+        with contextlib.closing(RunFolder(out, config, resume)) as folder:
+            machine = _compile(config)
+            state, seconds = _restore(machine, folder, start)
+            try:
+                state, seconds = _train(machine, state, seconds, folder, until, draw)
+            except _Interrupted as stopped:
+                again = f"mnemo meta-train {preset} --out {out} --resume{_from(start)}"
+                say(f"saved after meta-step {stopped}; go on with: {again}")
+                raise KeyboardInterrupt from None
+            frozen = _freeze(machine, state, seconds, preset, until, overrides, start)
+            folder.keep(frozen)
+    say(f"meta-trained for {int(state.meta_step)} meta-steps in {seconds / 60:.1f} min; the cell is in {out / BUNDLE}")
+    return frozen
+
+
+def _agree(config: RunConfig) -> None:
+    """Refuses processes that would each take meta-steps of another run."""
+    if jax.process_count() > 1:
+        fingerprints = gathered(np.frombuffer(config.fingerprint.encode(), np.uint8))
+        if (fingerprints != fingerprints[0]).any():
+            raise UsageError(
+                "the processes were started with different configurations or seeds; start all with the same arguments"
+            )
+
+
+def _compile(config: RunConfig) -> MetaStep:
+    say(f"compiling {len(config.families)} families for {jax.default_backend()} …")
     started = time.monotonic()
     _keep_compiled_programs()
     machine = MetaStep(config)
-    _say(f"compiled in {time.monotonic() - started:.0f} s")
-    checkpoints = Checkpoints(out / CHECKPOINTS)
-    try:
-        template = (machine.init(), jnp.zeros(()))
-        state, seconds = checkpoints.restore(template) if checkpoints.latest() is not None else template
-        if minutes is None and steps is None:
-            minutes = config.minutes
-        state, seconds = _train(machine, state, float(seconds), out, checkpoints, minutes, steps, preset)
-    finally:
-        checkpoints.close()
-    frozen = _freeze(machine, state, seconds, preset, minutes, steps, overrides)
-    with writing(out):
-        save(frozen, out / BUNDLE)
-    _say(f"meta-trained for {int(state.meta_step)} meta-steps in {seconds / 60:.1f} min; the cell is in {out / BUNDLE}")
-    return frozen
+    say(f"compiled in {time.monotonic() - started:.0f} s")
+    if jax.device_count() > 1:
+        used, unused = machine.mesh.size, jax.device_count() - machine.mesh.size
+        hint = f"; {unused} more do not divide them: choose another inner.tasks to use all" if unused else ""
+        say(f"the {config.inner.tasks} tasks of a family lie on {used} devices{hint}")
+    return machine
 
 
 def _keep_compiled_programs() -> None:
@@ -87,103 +142,101 @@ def _keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
 
 
-def _open_run(out: pathlib.Path, config: RunConfig, resume: bool) -> None:
-    """Makes the run's folder, or checks that the run in it is this one."""
-    path = out / CONFIG
-    if resume:
-        if not path.is_file():
-            raise UsageError(f"there is no run in {out} to resume; leave out --resume to start one")
-        try:
-            before = RunConfig.model_validate_json(path.read_bytes())
-        except ValueError:
-            raise MnemoError(f"{path} is damaged; start a new run in another folder") from None
-        if before.fingerprint != config.fingerprint:
-            raise UsageError(
-                f"the run in {out} was started with another configuration or seed; resume it with the same, "
-                f"or choose another --out"
-            )
-        return
-    if out.is_dir() and any(out.iterdir()):
-        what = "a run: add --resume to go on with it" if path.is_file() else "other files: choose an empty one"
-        raise UsageError(f"{out} holds {what}, or give another --out")
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+def _from(start: Start | None) -> str:
+    """As an option of the command line."""
+    return "" if start is None else f" --from {start.ref}"
+
+
+def _restore(machine: MetaStep, folder: RunFolder, start: Start | None) -> tuple[TrainerState, float]:
+    """The newest checkpoint's state, or that before the first meta-step, and the seconds spent until then."""
+    first = machine.init(first_weights(machine.config, start))
+    shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), first)
+    restored = folder.restore((shapes, np.zeros((), np.float32)))
+    return (first, 0.0) if restored is None else (machine.placed(restored[0]), float(restored[1]))
+
+
+class _Interrupted(Exception):
+    """The run was stopped by a signal, after the meta-step that this says, and has saved its state."""
+
+
+GO_ON, SAVE, STOP = range(3)
+"""What all processes do next, as the first one decides."""
 
 
 def _train(
-    machine: MetaStep,
-    state: TrainerState,
-    seconds: float,
-    out: pathlib.Path,
-    checkpoints: Checkpoints,
-    minutes: float | None,
-    steps: int | None,
-    preset: str,
+    machine: MetaStep, state: TrainerState, seconds: float, folder: RunFolder, until: Until, draw: bool
 ) -> tuple[TrainerState, float]:
     config = machine.config
     families = [problem.family.name for problem in machine.problems]
-    inner_steps = len(families) * config.inner.tasks * config.inner.truncation
-    budget = minutes * 60 if minutes is not None else float("inf")
-    last = steps if steps is not None else sys.maxsize
+    truncations = config.estimator.truncations if config.estimator.kind == "evolution" else 1
+    inner_steps = config.inner.tasks * config.inner.truncation * truncations
+    start, before = int(state.meta_step), seconds
     saved = time.monotonic()
 
-    def checkpoint() -> None:
-        with writing(out):
-            checkpoints.save(int(state.meta_step), (state, jnp.array(seconds)))
-            plot(out)
+    def save() -> None:
+        folder.save(int(state.meta_step), (fetch(state), np.array(seconds, np.float32)))
 
-    with writing(out), Monitor(out, int(state.meta_step)) as monitor, _interruptible() as interrupted:
-        while int(state.meta_step) < last and seconds < budget and not interrupted:
+    def decide(received: list[int]) -> tuple[int, bool]:
+        """What to do next, and whether any process was told to stop."""
+        order = STOP if until.done(int(state.meta_step), seconds) >= 1 else GO_ON
+        if order == GO_ON and time.monotonic() - saved >= config.checkpoint_seconds:
+            order = SAVE
+        orders = gathered(np.array([order, len(received)]))
+        return int(orders[0, 0]), bool(orders[:, 1].any())
+
+    with folder.monitored(start), _interruptible() as received:
+        order, interrupted = decide(received)
+        while order != STOP and not interrupted:
             if int(state.meta_step) == 0:
-                state = _validate(machine, state, monitor)
+                state = _validate(machine, state, folder)
             began = time.monotonic()
             state, objectives, norm = machine.step(state)
             objectives = [float(objective) for objective in objectives]
-            meta_step = int(state.meta_step)
+            meta_step, stepped = int(state.meta_step), time.monotonic() - began
             if meta_step % config.outer.validate_every == 0:
-                state = _validate(machine, state, monitor)
-            spent = time.monotonic() - began
-            seconds += spent
-            done = meta_step / last if steps is not None else seconds / budget
+                state = _validate(machine, state, folder)
+            seconds += time.monotonic() - began
             record = {
                 "meta_step": meta_step,
-                "objective": dict(zip(families, objectives, strict=True)),
+                # The first of the families are those that take part.
+                "objective": dict(zip(families, objectives, strict=False)),
                 "gradient_norm": float(norm),
                 "resets": int(state.resets),
                 "skipped": int(state.skipped),
-                "inner_steps_per_second": inner_steps / spent,
+                "inner_steps_per_second": len(objectives) * inner_steps / stepped,
                 "seconds": seconds,
             }
-            left = (last - meta_step) * spent if steps is not None else budget - seconds
-            monitor.step(record, done, left)
+            folder.step(record, until.done(meta_step, seconds), until.seconds_left(meta_step, seconds, start, before))
             if int(state.skipped_in_a_row) >= SKIPPED_AT_MOST:
                 raise MnemoError(
                     f"the meta-gradient was not finite {SKIPPED_AT_MOST} times in a row, up to meta-step {meta_step}; "
                     f"lower outer.learning_rate or inner.truncation in a new run"
                 )
-            if time.monotonic() - saved >= config.checkpoint_seconds:
-                checkpoint()
+            order, interrupted = decide(received)
+            if order == SAVE and not interrupted:
+                save()
                 saved = time.monotonic()
-        if not interrupted:
-            state = _validate(machine, state, monitor)
-    checkpoint()
+                if draw:
+                    folder.draw()
+        # Before the last validation, which a run that is made longer later would not have had.
+        save()
+        if not interrupted and int(state.meta_step) % config.outer.validate_every:
+            state = _validate(machine, state, folder)
+    folder.draw()
     if interrupted:
-        _say(
-            f"saved after meta-step {int(state.meta_step)}; go on with: mnemo meta-train {preset} --out {out} --resume"
-        )
-        raise KeyboardInterrupt
-    return state, seconds
+        raise _Interrupted(int(state.meta_step))
+    # The first process's clock counts.
+    return state, float(from_first(np.array(seconds)))
 
 
-def _validate(machine: MetaStep, state: TrainerState, monitor: Monitor) -> TrainerState:
+def _validate(machine: MetaStep, state: TrainerState, folder: RunFolder) -> TrainerState:
     state, figures = machine.validate(state)
     names = [problem.family.name for problem in machine.validation_problems]
     record: dict[str, Any] = {"meta_step": int(state.meta_step)}
     record["validation"] = {name: float(f.objective) for name, f in zip(names, figures, strict=True)}
     record["validation_final"] = {name: float(f.final) for name, f in zip(names, figures, strict=True)}
     record["validation_held_out"] = {name: float(f.held_out) for name, f in zip(names, figures, strict=True)}
-    monitor.validation(record)
+    folder.validation(record)
     return state
 
 
@@ -192,16 +245,15 @@ def _freeze(
     state: TrainerState,
     seconds: float,
     preset: str,
-    minutes: float | None,
-    steps: int | None,
+    until: Until,
     overrides: tuple[str, ...],
+    start: Start | None,
 ) -> FrozenCell:
     config = machine.config
     _, figures = machine.validate(state._replace(average=state.best))
-    until = f"--minutes {minutes:g}" if minutes is not None else f"--steps {steps}"
     sets = "".join(f" --set {override}" for override in overrides)
     training = Training(
-        command=f"mnemo meta-train {preset} --out RUN {until} --seed {config.seed}{sets}",
+        command=f"mnemo meta-train {preset} --out RUN {until.option()} --seed {config.seed}{sets}{_from(start)}",
         preset=config.preset,
         seed=config.seed,
         meta_steps=int(state.meta_step),
@@ -214,7 +266,7 @@ def _freeze(
         },
     )
     return freeze(
-        machine.cell(state.best),
+        machine.cell(jax.tree.map(np.asarray, state.best)),
         name=f"{config.cell.kind}-{config.preset}",
         version="0.0.0",
         training=training,
@@ -240,7 +292,3 @@ def _interruptible() -> Iterator[list[int]]:
     finally:
         for name in before:
             signal.signal(name, before[name])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

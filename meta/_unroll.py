@@ -48,6 +48,8 @@ class Augmentation(NamedTuple):
     restart: float = 0.0
     """Share of tasks that become another task of the family on the way, with the parameters they have and a fresh
     optimizer, as in fine-tuning."""
+    late: float = 0.0
+    """How much more the end of a training counts than its start: a step's weight goes from 1 − late to 1 + late."""
 
 
 class Task(NamedTuple):
@@ -76,12 +78,25 @@ class Task(NamedTuple):
     optimizer: _step.OptimizerState
 
 
+class Observation(NamedTuple):
+    """What a step sees."""
+
+    loss: Float[Array, ""]
+    """On the batch that is trained on."""
+    judged: Float[Array, ""]
+    """On the batch that the optimizer is judged by besides."""
+    grad: Float[Array, "chunks length"]
+    """As the optimizer gets it."""
+
+
 class Problem(AbstractUnroll):
     """A family as an estimator sees it. All arrays but the family's data are of one task."""
 
     family: AbstractFamily
     cell: AbstractCell
     """Its weights are not used."""
+    longest: Float[Array, ""] | None
+    """In the place of the augmentation's longest horizon: a number that one program takes many of."""
     layout: Layout = eqx.field(static=True)
     augmentation: Augmentation = eqx.field(static=True)
     truncation: int = eqx.field(static=True)
@@ -89,11 +104,17 @@ class Problem(AbstractUnroll):
     def __init__(self, family: AbstractFamily, cell: AbstractCell, augmentation: Augmentation, truncation: int):
         self.family = family
         self.cell = cell
+        self.longest = None
         self.layout = Layout(family.shapes, cell.chunk_length, cell.sample_chunks)
         self.augmentation = augmentation
         self.truncation = truncation
 
-    def _cell(self, weights: Weights) -> AbstractCell:
+    def limited(self, longest: Float[Array, ""]) -> "Problem":
+        """The same family, with another longest horizon."""
+        return eqx.tree_at(lambda problem: problem.longest, self, longest, is_leaf=lambda leaf: leaf is None)
+
+    def cell_with(self, weights: Weights) -> AbstractCell:
+        """The cell, with these weights."""
         return eqx.combine(weights, eqx.filter(self.cell, eqx.is_array, inverse=True))
 
     def _of_coordinates(self, of_tensors: Float[Array, " tensors"]) -> Float[Array, "chunks one"]:
@@ -108,10 +129,11 @@ class Problem(AbstractUnroll):
         keys = jax.random.split(key, 14)
         tensors = len(self.family.tensors)
 
-        def log_uniform(key: PRNGKeyArray, most: float, shape: tuple[int, ...] = ()) -> Array:
+        def log_uniform(key: PRNGKeyArray, most: float | Array, shape: tuple[int, ...] = ()) -> Array:
             return jnp.exp(jax.random.uniform(key, shape, minval=-jnp.log(most), maxval=jnp.log(most)))
 
-        middle, half = (a.shortest * a.longest) ** 0.5, (a.longest / a.shortest) ** 0.5
+        longest = a.longest if self.longest is None else self.longest
+        middle, half = (a.shortest * longest) ** 0.5, (longest / a.shortest) ** 0.5
         truncations = jnp.round(middle * log_uniform(keys[0], half) / self.truncation).astype(jnp.int32)
         horizon = self.truncation * jnp.maximum(truncations, 1)
         known = jax.random.uniform(keys[1]) >= a.unknown_horizon
@@ -144,7 +166,7 @@ class Problem(AbstractUnroll):
             gain=log_uniform(keys[12], a.loss_scale) * lives,
             noise=a.gradient_noise * jax.random.uniform(keys[13]),
             param=start / scales,
-            optimizer=_step.init(self._cell(weights), self.layout),
+            optimizer=_step.init(self.cell_with(weights), self.layout),
         )
         return task._replace(initial_loss=self._initial_loss(task))
 
@@ -156,12 +178,14 @@ class Problem(AbstractUnroll):
         # A loss that is zero at the start would make every step a divergence.
         return jnp.maximum(jnp.abs(self.family.loss(self.network(task), batch)), 1e-6)
 
-    def _maybe_another(self, weights: Weights, task: Task) -> Task:
+    def maybe_another(self, weights: Weights, task: Task) -> Task:
         """The task, or at its restart another one with the same parameters."""
+        if self.augmentation.restart == 0:
+            return task
         other = task._replace(
             instance=self.family.draw(self._key(task, OF_ANOTHER)),
             told=jnp.where(task.told > 0, task.horizon - task.taken, 0).astype(jnp.float32),
-            optimizer=_step.init(self._cell(weights), self.layout),
+            optimizer=_step.init(self.cell_with(weights), self.layout),
         )
         other = other._replace(initial_loss=jnp.maximum(self._initial_loss(other), task.initial_loss))
         return jax.tree.map(lambda new, old: jnp.where(task.taken == task.restart, new, old), other, task)
@@ -173,29 +197,46 @@ class Problem(AbstractUnroll):
         al. 2016, section 2.1, they hide that later steps mend the noise of earlier ones, and the cell learns steps that
         are too small.
         """
-        cell, layout, family = self._cell(weights), self.layout, self.family
-
-        # Recomputing a step in the backward pass is cheaper than keeping all of its intermediate values.
-        @jax.checkpoint
-        def step(cell: AbstractCell, param: Array, grad: Array, optimizer: _step.OptimizerState) -> Any:
-            return _step.step(cell, layout, param, grad, optimizer, total_steps=task.told)
+        cell = self.cell_with(weights)
 
         def one(
             carry: tuple[Array, _step.OptimizerState], number: Array
         ) -> tuple[tuple[Array, _step.OptimizerState], Array]:
             param, optimizer = carry
-            key = self._key(task, number)
-            batch = family.batch(task.instance, key, "train")
-            loss, grad = jax.value_and_grad(
-                lambda param: family.loss(_step.unpack(layout, param * task.scales), batch)
-            )(param)
-            judged = family.loss(_step.unpack(layout, param * task.scales), family.batch(task.instance, key, "judge"))
-            return step(cell, param, self._disturbed(task, grad, key), optimizer), jnp.stack([loss, judged])
+            seen = self.observe(task, param, number)
+            return self.step(cell, task, param, seen.grad, optimizer), jnp.stack([seen.loss, seen.judged])
 
         numbers = task.taken + jnp.arange(steps)
         (param, optimizer), losses = jax.lax.scan(one, (task.param, task.optimizer), numbers)
         diverged = task.diverged | ~jnp.all(losses[:, 0] < DIVERGED * task.initial_loss)
         return task._replace(param=param, optimizer=optimizer, taken=task.taken + steps, diverged=diverged), losses
+
+    def observe(self, task: Task, param: Float[Array, "chunks length"], number: Int[Array, ""]) -> Observation:
+        """What the step with that number sees at these parameters."""
+        family, layout, key = self.family, self.layout, self._key(task, number)
+        batch = family.batch(task.instance, key, "train")
+        loss, grad = jax.value_and_grad(lambda param: family.loss(_step.unpack(layout, param * task.scales), batch))(
+            param
+        )
+        judged = family.loss(_step.unpack(layout, param * task.scales), family.batch(task.instance, key, "judge"))
+        return Observation(loss, judged, self._disturbed(task, grad, key))
+
+    def step(
+        self,
+        cell: AbstractCell,
+        task: Task,
+        param: Float[Array, "chunks length"],
+        grad: Float[Array, "chunks length"],
+        optimizer: _step.OptimizerState,
+    ) -> tuple[Float[Array, "chunks length"], _step.OptimizerState]:
+        """The cell's step."""
+
+        # Recomputing a step in the backward pass is cheaper than keeping all of its intermediate values.
+        @jax.checkpoint
+        def step(cell: AbstractCell, param: Array, grad: Array, optimizer: _step.OptimizerState) -> Any:
+            return _step.step(cell, self.layout, param, grad, optimizer, total_steps=task.told)
+
+        return step(cell, param, grad, optimizer)
 
     def _disturbed(
         self, task: Task, grad: Float[Array, "chunks length"], key: PRNGKeyArray
@@ -210,10 +251,11 @@ class Problem(AbstractUnroll):
         return grad * self._of_coordinates(task.gain)
 
     def run(self, weights: Weights, inner: Task) -> tuple[Task, Float[Array, ""]]:
-        if self.augmentation.restart > 0:
-            inner = self._maybe_another(weights, inner)
+        inner = self.maybe_another(weights, inner)
         following, losses = self.advance(weights, inner, self.truncation)
-        return following, meta_objective(losses, inner.initial_loss)
+        middle = inner.taken + 0.5 * self.truncation
+        weight = 1 + self.augmentation.late * (2 * middle / inner.horizon - 1)
+        return following, weight * meta_objective(losses, inner.initial_loss)
 
     def ended(self, inner: Task) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
         return inner.taken >= inner.horizon, inner.diverged

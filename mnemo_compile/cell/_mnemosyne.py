@@ -79,6 +79,14 @@ class MnemosyneConfig(AbstractCellConfig):
     """Random features of the chunk's memory."""
     network_attention: bool = _since_0_2(False)
     """Whether the tensors of the network attend to each other."""
+    agreement: bool = _since_0_2(False)
+    """Whether the meta-tokens are told how well the gradient agrees with each head of the coordinates' memory."""
+    role_aware: bool = _since_0_2(False)
+    """Whether the meta-tokens are told the tensor's role."""
+    adaptation: Bound = _since_0_2(0.0)
+    """The step has a second factor within exp(±adaptation), which moves little by little and stays where it is."""
+    annealing: Literal["cosine", "linear"] = _since_0_2("cosine")
+    """How the step goes down to the horizon."""
 
     @pydantic.field_validator("coordinate_wise")
     @classmethod
@@ -89,6 +97,8 @@ class MnemosyneConfig(AbstractCellConfig):
     def _has_something_to_key(self) -> "MnemosyneConfig":
         if self.coordinate_wise and not self.momentum:
             raise ValueError("coordinate_wise names tensors whose memory is keyed, and momentum = [] leaves no memory")
+        if self.agreement and not self.momentum:
+            raise ValueError("agreement = true compares with a memory, and momentum = [] leaves none")
         return self
 
     def build(self) -> "Mnemosyne":
@@ -103,6 +113,8 @@ LAST_STEP = 0.01
 """Share of the step that is left at the horizon and after it."""
 EPSILON = 1e-5
 """Floor of a coordinate's second-moment root, relative to the tensor's root mean square."""
+ADAPTATION = 0.05
+"""The most that one step adds to `adapted`, of the 1 that it may reach."""
 SPREAD_FLOOR = 0.2
 """The direction is divided by its root mean square or by this, whichever is larger: of a gradient that touches few
 coordinates, or none of the sampled ones, the step stays that of Adam times at most 1 / SPREAD_FLOOR."""
@@ -192,11 +204,12 @@ class Mnemosyne(AbstractCell):
         # asked unequally, or they would all learn the same.
         head, feature = np.divmod(np.arange(remembered), c.memory_features)
         self.read_bias = jnp.array(-5.0 * (head > 0) - 0.5 * feature, jnp.float32)
-        self.facts_in = dense(keys[3], c.token, 10)
+        facts = 10 + 2 * heads * c.agreement + len(ROLES) * c.role_aware + (c.adaptation > 0)
+        self.facts_in = dense(keys[3], c.token, facts)
         tokens = 1 + (c.tensor_heads if c.tensor_memory else 0) + c.network_attention
         self.context_in = dense(keys[4], c.context, tokens * c.meta_tokens * c.token)
         self.context_bias = jnp.zeros(c.context)
-        self.context_out = jnp.zeros((1 + 2 * remembered + c.hidden, c.context))
+        self.context_out = jnp.zeros((1 + 2 * remembered + c.hidden + (c.adaptation > 0), c.context))
         self.coordinate_in = dense(keys[5], c.hidden, 2 + heads + (heads > 0))
         self.coordinate_bias = jnp.zeros(c.hidden)
         self.coordinate_out = jnp.zeros((1 + heads, c.hidden))
@@ -213,6 +226,8 @@ class Mnemosyne(AbstractCell):
         state = {"square_weight": jnp.zeros(()), "level": jnp.zeros(())}
         if self.time is not None:
             state["numerator"], state["denominator"] = self.time.initial_state()
+        if self.config.adaptation:
+            state["adapted"] = jnp.zeros(())
         return {**state, **self.coordinates.initial_state(), **self.moment.initial_state()}
 
     def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, "chunks ..."]]:
@@ -248,7 +263,13 @@ class Mnemosyne(AbstractCell):
             ]
         )
         numerator, denominator = self.pooling.summarise(*self.chunk_encoder(features, valid))
-        return {"numerator": numerator, "denominator": denominator, "param_square": param_square, "count": count}
+        summary = {"numerator": numerator, "denominator": denominator, "param_square": param_square, "count": count}
+        if self.config.agreement:
+            slope, heads = soft_clip(slope, 3.0), [soft_clip(head, 3.0) for head in heads]
+            summary["slope_square"] = jnp.sum(slope * slope, axis=1)
+            summary["head_square"] = jnp.stack([jnp.sum(head * head, axis=1) for head in heads], axis=1)
+            summary["product"] = jnp.stack([jnp.sum(slope * head, axis=1) for head in heads], axis=1)
+        return summary
 
     def _levels(
         self, moments: Rows, facts: Rows, state: Rows
@@ -264,8 +285,9 @@ class Mnemosyne(AbstractCell):
         horizon = jnp.maximum(total, 1)
         progress = jnp.minimum(step / horizon, 1)
         warm_up = jnp.where(total > 0, jnp.maximum(WARM_UP * horizon, 1), WARM_UP_STEPS)
-        cosine = LAST_STEP + (1 - LAST_STEP) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-        schedule = jnp.minimum((step + 1) / warm_up, 1) * jnp.where(total > 0, cosine, 1)
+        left = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if self.config.annealing == "cosine" else 1 - progress
+        annealed = LAST_STEP + (1 - LAST_STEP) * left
+        schedule = jnp.minimum((step + 1) / warm_up, 1) * jnp.where(total > 0, annealed, 1)
         return schedule, progress * (total > 0).astype(step.dtype)
 
     def _tokens(
@@ -289,10 +311,24 @@ class Mnemosyne(AbstractCell):
                 0.2 * jnp.log(spread + 1e-6),
                 0.25 * relative_log(level, next_level / square_weight),
                 soft_clip(0.5 * jnp.log(rms / floor + 1e-3), 2.0),
+                *self._told_besides(summary, facts, state),
             ]
         )
         tokens = self.pooling.read(summary["numerator"], summary["denominator"])
         return jnp.tanh(tokens + jnp.einsum("df,ft->td", self.facts_in, described)[:, None, :])
+
+    def _told_besides(self, summary: Rows, facts: Rows, state: Rows) -> list[Float[Array, " tensors"]]:
+        told = []
+        if self.config.agreement:
+            for head in range(len(self.config.momentum)):
+                # How steady the gradients are: the mean of noise is small beside its terms.
+                steady = relative_log(summary["head_square"][:, head], summary["slope_square"])
+                told += [agreement(summary, head), 0.25 * steady]
+        if self.config.role_aware:
+            told += [(facts["role"] == place).astype(facts["role"].dtype) for place in range(len(ROLES))]
+        if self.config.adaptation:
+            told.append(state["adapted"])
+        return told
 
     def share(
         self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
@@ -328,11 +364,19 @@ class Mnemosyne(AbstractCell):
         out = jnp.einsum("oh,th->to", self.context_out, mixed)
 
         remembered = self.read_bias.shape[0]
-        key, query, film = jnp.split(out[:, 1:], [remembered, 2 * remembered], axis=1)
+        key, query, film, _ = jnp.split(
+            out[:, 1:], [remembered, 2 * remembered, 2 * remembered + self.config.hidden], axis=1
+        )
+        factor = self.config.step_bound * jnp.tanh(out[:, 0])
+        if self.config.adaptation:
+            moved = state["adapted"] + ADAPTATION * jnp.tanh(out[:, -1])
+            adapted = jnp.minimum(jnp.maximum(moved, -1), 1)
+            next_state["adapted"] = adapted
+            factor = factor + self.config.adaptation * adapted
         told, weight = self.coordinates.recall(key, query, self.read_bias, self._kept(), facts, state)
         told_of_moment, moment = self.moment.recall(moments, facts, discount(self.second_rate), state, next_level)
         context = {
-            "step": prior * schedule * jnp.exp(self.config.step_bound * jnp.tanh(out[:, 0])),
+            "step": prior * schedule * jnp.exp(factor),
             "unbias_square": 1 / square_weight,
             "level": level,
             "film": film,
@@ -396,6 +440,16 @@ def _sizes(summary: Rows, facts: Rows) -> tuple[Float[Array, " tensors"], Float[
     rms = jnp.sqrt(summary["param_square"] / summary["count"] + TINY)
     # 0.3 / sqrt(fan-in), with the fan-in of a square matrix of as many coordinates: the same for any transpose.
     return rms, 0.3 * jnp.exp(-0.25 * jnp.log(facts["coordinates"]))
+
+
+def agreement(summary: Rows, head: int) -> Float[Array, " tensors"]:
+    """The cosine of the angle between the gradient and a head's mean of earlier ones, both over the same root.
+
+    Minus its sign is that of the derivative of the loss with respect to the last step's size (Baydin et al. 2018, arXiv
+    1703.04782).
+    """
+    product, squares = summary["product"][:, head], summary["slope_square"] * summary["head_square"][:, head]
+    return product * jax.lax.rsqrt(squares + TINY)
 
 
 def relative_log(x: Float[Array, "*shape"], reference: Float[Array, "*shape2"]) -> Float[Array, "*shape3"]:

@@ -6,6 +6,7 @@ import pathlib
 import rich_click as click
 
 from ..errors import UsageError
+from ._console import message
 
 
 @click.command("meta-train")
@@ -14,24 +15,50 @@ from ..errors import UsageError
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long to meta-train.")
 @click.option("--steps", type=click.IntRange(min=1), help="How many meta-steps to take, instead of --minutes.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of weights and tasks.")
+@click.option("--from", "origin", metavar="REF", help="Start from the weights of this cell, which is configured alike.")
 @click.option("--resume", is_flag=True, help="Go on where the run in RUN stopped.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the preset. Repeatable.")
+@click.option(
+    "--plot",
+    is_flag=True,
+    help="Draw RUN/curve.png with every checkpoint and at the end, and print its path. "
+    "Of a run that is there already, finished or going on, and without --resume: only draw it.",
+)
+@click.option(
+    "--coordinator",
+    metavar="HOST:PORT|auto",
+    help="Where the processes of a run on several hosts meet: an address of process 0. "
+    "Under Slurm, Open MPI or on a TPU pod, auto finds it, and --processes and --process too.",
+)
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="How many processes the run has.")
+@click.option("--process", type=click.IntRange(min=0), metavar="I", help="Which of them this is, from 0.")
 def meta_train(
     preset: str,
     out: pathlib.Path,
     minutes: float | None,
     steps: int | None,
     seed: int | None,
+    origin: str | None,
     resume: bool,
     overrides: tuple[str, ...],
+    plot: bool,
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
 ) -> None:
     """Meta-train a cell on tasks drawn afresh, and freeze it.
 
     RUN gets checkpoints, metrics, a curve and, at the end, the bundle. Ctrl-C saves; --resume goes on.
 
+    Tasks are spread over all devices. On several hosts, start this on each with the same arguments and its own
+    --process; process 0 alone needs RUN.
+
     \b
     Example:
       mnemo meta-train tiny --out runs/first --minutes 5
+      mnemo meta-train tiny --out runs/first --plot
+      mnemo meta-train tiny --out runs/more --from runs/first
+      mnemo meta-train tiny --out runs/two --coordinator 10.0.0.1:9876 --processes 2 --process 0
     """
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps both say when to stop; give one of them")
@@ -40,6 +67,57 @@ def meta_train(
     for override in overrides:
         if not override.partition("=")[0].strip() or "=" not in override:
             raise UsageError(f"--set takes KEY=VALUE, not '{override}'")
+    _check_place(coordinator, processes, process)
+    if plot and not resume and _draws(out, coordinator):
+        return
     from ..meta import meta_train
 
-    meta_train(preset, out, minutes=minutes, steps=steps, seed=seed, resume=resume, overrides=overrides)
+    place = None
+    if coordinator is not None:
+        from ..meta import Place
+
+        place = Place(coordinator, processes, process)
+    start = None
+    if origin is not None:
+        from .._refs import load
+        from ..meta import Start
+
+        start = Start(origin, load(origin))
+    how = {"minutes": minutes, "steps": steps, "seed": seed, "overrides": overrides, "start": start}
+    meta_train(preset, out, **how, resume=resume, draw=plot, place=place)
+    if plot:
+        import jax
+
+        if jax.process_index() == 0:
+            print(out / "curve.png")
+
+
+def _draws(out: pathlib.Path, coordinator: str | None) -> bool:
+    """Whether there is a run in the folder; if so, it is drawn."""
+    from ..meta import holds_run, plot
+
+    if not holds_run(out):
+        return False
+    if coordinator is not None:
+        raise UsageError(f"one process draws the run in {out}; leave out --coordinator, or go on with --resume")
+    print(plot(out))
+    message(f"drew the run in {out} and trained nothing; add --resume to go on with it")
+    return True
+
+
+def _check_place(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    given = [number is not None for number in (processes, process)]
+    if coordinator is None:
+        if any(given):
+            raise UsageError("--processes and --process need --coordinator HOST:PORT, where the processes meet")
+    elif coordinator == "auto":
+        if any(given):
+            raise UsageError("--coordinator auto finds --processes and --process itself; leave them out")
+    else:
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise UsageError(f"--coordinator takes HOST:PORT or auto, not '{coordinator}'")
+        if processes is None or process is None:
+            raise UsageError("--coordinator HOST:PORT needs --processes N and --process I")
+        if process >= processes:
+            raise UsageError(f"--process {process} is not one of {processes} processes, which count from 0")

@@ -154,7 +154,7 @@ def test_a_diverged_task_counts_as_the_worst_that_counts_and_is_drawn_afresh(con
 def test_a_meta_gradient_that_is_not_finite_moves_nothing_and_is_counted(config: pathlib.Path) -> None:
     machine = MetaStep(load_config(str(config)))
     state = machine.init()
-    estimate, _ = machine._estimates[0](state.weights, state.carried[0], jax.random.key(0))
+    estimate, _ = machine._estimates[0](state.weights, state.carried[0], state.meta_step)
     poisoned = estimate._replace(gradient=jax.tree.map(lambda g: g * jnp.nan, estimate.gradient))
     after, _ = machine._apply(state, [poisoned])
     assert int(after.skipped) == int(after.skipped_in_a_row) == 1

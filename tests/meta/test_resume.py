@@ -12,6 +12,7 @@ import time
 import pytest
 
 from mnemo_compile.artifact import load_bundle
+from mnemo_compile.meta import meta_train
 
 STEPS = 40
 
@@ -84,3 +85,13 @@ def test_interruption_saves_and_says_how_to_go_on(
     messages = resumed.communicate()[1]
     assert resumed.returncode == 0, messages
     assert load_bundle(out / "bundle").manifest.training.meta_steps == saved + 2
+
+
+def test_a_finished_run_made_longer_is_the_longer_run(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """What is validated at its end has no say in which weights the longer one keeps."""
+    # With steps this large the averages get worse, so that an early one would be kept.
+    overrides = ("outer.learning_rate=0.3",)
+    whole = meta_train(str(config), tmp_path / "whole", steps=8, overrides=overrides)
+    meta_train(str(config), tmp_path / "longer", steps=3, overrides=overrides)
+    longer = meta_train(str(config), tmp_path / "longer", steps=8, overrides=overrides, resume=True)
+    assert longer.digest == whole.digest

@@ -1,0 +1,53 @@
+"""A warm start: the weights of a cell that was meta-trained before."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+
+from mnemo_compile.artifact import FrozenCell
+from mnemo_compile.cell import with_weights
+from mnemo_compile.errors import UsageError
+
+from ._config import RunConfig
+from ._estimators import Weights
+
+
+class Start(NamedTuple):
+    """The cell whose weights a run starts from."""
+
+    ref: str
+    """As the user names it."""
+    frozen: FrozenCell
+
+
+def starting_from(config: RunConfig, start: Start | None) -> RunConfig:
+    """The configuration of a run that starts there; it names the cell by its digest.
+
+    Raises `UsageError` for a cell of another configuration, and for another cell than the one that is named already.
+    """
+    if start is None:
+        if config.start is not None:
+            raise UsageError(f"this run starts from the cell {config.start[:12]}; name it with --from REF")
+        return config
+    digest = start.frozen.digest
+    if config.start not in (None, digest):
+        raise UsageError(
+            f"this run starts from the cell {config.start[:12]} and {start.ref} is {digest[:12]}; give --from that one"
+        )
+    # A seed says what fresh weights would have been.
+    wanted, given = config.cell, start.frozen.config
+    keys = ["kind", *(key for key in type(wanted).model_fields if key not in ("kind", "seed"))]
+    key = next((key for key in keys if getattr(wanted, key) != getattr(given, key, None)), None)
+    if key is not None:
+        raise UsageError(
+            f"{start.ref} is a cell with {key} = {getattr(given, key)!r} and this run's has {getattr(wanted, key)!r}; "
+            f"give the run the same [cell] to start from it"
+        )
+    return config.model_copy(update={"start": digest})
+
+
+def first_weights(config: RunConfig, start: Start | None) -> Weights | None:
+    """Those of the cell that the run starts from; None for those of a fresh one."""
+    if start is None:
+        return None
+    return eqx.filter(with_weights(config.cell.build(), start.frozen.weights), eqx.is_array)
