@@ -12,6 +12,7 @@ import rich_click as click
 
 if TYPE_CHECKING:
     from .._verify import VerificationReport
+    from ..artifact import FrozenCell
 
 json_option: Callable[..., Any] = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 zoo_option: Callable[..., Any] = click.option(
@@ -58,3 +59,12 @@ def print_reports(reports: "Sequence[VerificationReport]", as_json: bool) -> Non
             drift = f"{report.drift:.1e}" if last else ""
             table.add_row(report.target, phase, f"{error:.1e}", drift, verdict, end_section=last)
     print_table(table)
+
+
+def untrained(preset: str) -> "FrozenCell":
+    """The cell of a preset or a TOML file, before meta-training."""
+    from ..artifact import freeze
+    from ..meta import load_config
+
+    config = load_config(preset)
+    return freeze(config.cell.build(), name=config.preset.lower().replace("_", "-"), version="0.0.0")

@@ -4,7 +4,7 @@ from typing import Any, TYPE_CHECKING
 
 import rich_click as click
 
-from ._console import json_option, print_facts, print_json, print_table, zoo_option
+from ._console import json_option, print_facts, print_json, print_table, untrained, zoo_option
 
 if TYPE_CHECKING:
     from ..artifact import FrozenCell
@@ -41,7 +41,7 @@ def inspect(ref: str, is_preset: bool, emit: str | None, location: str | None, a
     """
     from .._refs import load
 
-    frozen = _untrained(ref) if is_preset else load(ref, location)
+    frozen = untrained(ref) if is_preset else load(ref, location)
     if emit == "cell":
         print_json(frozen.config.model_dump(mode="json"))
         return
@@ -69,14 +69,6 @@ def inspect(ref: str, is_preset: bool, emit: str | None, location: str | None, a
     for name, figures in phases.items():
         table.add_row(name, figures["row"], *(str(x) for key in ("equations", "operations") for x in figures[key]))
     print_table(table)
-
-
-def _untrained(preset: str) -> "FrozenCell":
-    from ..artifact import freeze
-    from ..meta import load_config
-
-    config = load_config(preset)
-    return freeze(config.cell.build(), name=config.preset.lower().replace("_", "-"), version="0.0.0")
 
 
 def by_role(figures: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ from .._version import version
 from ..errors import MnemoError
 from ._doctor import doctor
 from ._download import download
+from ._eval import evaluate
 from ._export import export
 from ._inspect import inspect
 from ._meta_train import meta_train
@@ -38,7 +39,7 @@ def mnemo() -> None:
     """
 
 
-for command in (meta_train, export, inspect, download, zoo, doctor):
+for command in (meta_train, evaluate, export, inspect, download, zoo, doctor):
     mnemo.add_command(command)
 
 

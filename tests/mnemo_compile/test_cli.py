@@ -21,6 +21,7 @@ Freeze = Callable[..., FrozenCell]
 COMMANDS = (
     [],
     ["meta-train"],
+    ["eval"],
     ["export"],
     ["inspect"],
     ["download"],
@@ -380,10 +381,37 @@ def test_meta_train_hands_on_what_it_was_told(run, stub, tmp_path: pathlib.Path)
     told = ("--steps", "3", "--seed", "7", "--resume", "--set", "a.b=1", "--set", "c=d=e")
     assert run("meta-train", "my.toml", "--out", tmp_path, *told).code == 0
     nothing = {"minutes": None, "steps": None, "seed": None, "resume": False, "overrides": ()}
+    nothing |= {"draw": False, "place": None, "start": None}
     assert calls == [
         ("tiny", tmp_path, nothing),
         ("my.toml", tmp_path, nothing | {"steps": 3, "seed": 7, "resume": True, "overrides": ("a.b=1", "c=d=e")}),
     ]
+
+
+def test_meta_train_takes_the_cell_that_it_starts_from(run, monkeypatch, tmp_path: pathlib.Path) -> None:
+    starts = []
+    monkeypatch.setattr("mnemo_compile.meta.meta_train", lambda *_, **options: starts.append(options["start"]))
+    assert run("meta-train", "tiny", "--out", tmp_path, "--from", "mnemosyne-tiny").code == 0
+    assert [(start.ref, start.frozen.name) for start in starts] == [("mnemosyne-tiny", "mnemosyne-tiny")]
+    missing = run("meta-train", "tiny", "--out", tmp_path, "--from", tmp_path / "none")
+    assert missing.code != 0 and "there is no folder" in missing.error
+
+
+def test_meta_train_with_a_plot_prints_where_it_is(run, monkeypatch, tmp_path: pathlib.Path) -> None:
+    calls = []
+    monkeypatch.setattr("mnemo_compile.meta.meta_train", lambda *_, **options: calls.append(options))
+    outcome = run("meta-train", "tiny", "--out", tmp_path, "--plot")
+    assert (outcome.code, outcome.out) == (0, f"{tmp_path / 'curve.png'}\n")
+    assert [options["draw"] for options in calls] == [True]
+
+
+def test_meta_train_tells_each_process_its_place(run, monkeypatch, tmp_path: pathlib.Path) -> None:
+    places = []
+    monkeypatch.setattr("mnemo_compile.meta.meta_train", lambda *_, **options: places.append(options["place"]))
+    told = ("--coordinator", "[::1]:9876", "--processes", "2", "--process", "1")
+    assert run("meta-train", "tiny", "--out", tmp_path, *told).code == 0
+    assert run("meta-train", "tiny", "--out", tmp_path, "--coordinator", "auto").code == 0
+    assert places == [("[::1]:9876", 2, 1), ("auto", None, None)]
 
 
 @pytest.mark.parametrize(
@@ -397,6 +425,12 @@ def test_meta_train_hands_on_what_it_was_told(run, stub, tmp_path: pathlib.Path)
         (("--steps", "many"), "--steps"),
         (("--seed", "-1"), "--seed"),
         (("--set", "key"), "--set takes KEY=VALUE, not 'key'"),
+        (("--processes", "2"), "need --coordinator HOST:PORT"),
+        (("--coordinator", "here"), "--coordinator takes HOST:PORT or auto, not 'here'"),
+        (("--coordinator", ":1", "--processes", "2", "--process", "0"), "takes HOST:PORT or auto, not ':1'"),
+        (("--coordinator", "here:1", "--processes", "2"), "needs --processes N and --process I"),
+        (("--coordinator", "here:1", "--processes", "2", "--process", "2"), "--process 2 is not one of 2 processes"),
+        (("--coordinator", "auto", "--process", "0"), "--coordinator auto finds --processes and --process itself"),
         (("--set", "=1"), "--set takes KEY=VALUE, not '=1'"),
     ],
 )

@@ -1,0 +1,177 @@
+"""An evaluation as files: eval.json, report.md and curves.png."""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mnemo_compile.artifact import writing
+
+from ._evaluate import baselines, Judgement, TaskJudgement, TUNED
+from ._judgement import Interval
+from ._suites import Suite
+
+DATA, REPORT, CURVES = "eval.json", "report.md", "curves.png"
+
+
+def beaten(ours: Judgement, other: Judgement) -> int:
+    """Tasks on which the final training loss is below the other's."""
+    finals = {task.task: task.final for task in other.tasks}
+    return sum(task.final < finals[task.task] for task in ours.tasks)
+
+
+def figures(judgement: Judgement) -> dict[str, str]:
+    """The figures of a suite, in words."""
+    tasks = judgement.tasks
+    worst = judgement.worst
+    return {
+        "tasks that end below AdamW at 1e-3": f"{sum(task.beats_plain for task in tasks)} of {len(tasks)}",
+        "tasks that end at or below AdamW tuned for the task": f"{sum(task.won for task in tasks)} of {len(tasks)}",
+        "speedup over tuned AdamW, geometric mean": _interval(judgement.speedup, ".2f"),
+        "validation loss against tuned AdamW, mean": _interval(judgement.held_out, "+.1%"),
+        "mean rank by final training loss": f"{judgement.mean_rank:.1f} of {max(task.ranked for task in tasks)}",
+        "lowest speedup": f"{worst.speedup.value:.2f}, {worst.task}",
+        "training loss over tuned AdamW's at the same step, highest": _highest(tasks),
+        "runs that diverged": f"{judgement.divergences} of {judgement.seeds * len(tasks)}",
+        "bytes of state a parameter": f"{judgement.state_bytes:g}",
+        "time of the reference step over optax.adamw's": f"{judgement.step_time:.1f}",
+    }
+
+
+def _highest(tasks: Sequence[TaskJudgement]) -> str:
+    highest = max(tasks, key=lambda task: task.highest)
+    return f"{highest.highest:.2f}, {highest.task}"
+
+
+def _interval(interval: Interval, form: str) -> str:
+    return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
+
+
+COLUMNS = (
+    "task",
+    "parameters",
+    "steps",
+    "speedup",
+    "training loss",
+    "tuned AdamW",
+    "at",
+    "AdamW 1e-3",
+    "validation",
+    "accuracy",
+    "rank",
+)
+
+
+def rows(judgement: Judgement) -> Iterable[tuple[str, ...]]:
+    """A row a task, under `COLUMNS`."""
+    for task in judgement.tasks:
+        accuracy = "–"
+        if task.accuracy is not None and task.accuracy_tuned is not None:
+            accuracy = f"{task.accuracy:.3f} ({task.accuracy - task.accuracy_tuned:+.3f})"
+        yield (
+            task.task,
+            f"{task.parameters:,}",
+            f"{task.steps:,}",
+            _interval(task.speedup, ".2f") + ("" if task.won else " lost"),
+            f"{task.final:.4g}" + (f", {task.diverged} diverged" if task.diverged else ""),
+            f"{task.final_tuned:.4g}",
+            task.setting_tuned,
+            f"{task.final_plain:.4g}",
+            _interval(task.held_out, "+.1%"),
+            accuracy,
+            f"{task.rank} of {task.ranked}",
+        )
+
+
+def as_data(judgements: Sequence[Judgement], command: str) -> dict[str, Any]:
+    """The content of eval.json."""
+    return {
+        "command": command,
+        "evaluations": [
+            judgement.model_dump(mode="json")
+            | {"figures": figures(judgement)}
+            | {"beats": {o.name: beaten(judgement, o) for o in judgements if o is not judgement}}
+            for judgement in judgements
+        ],
+    }
+
+
+def write_report(judgements: Sequence[Judgement], suite: Suite, command: str, out: pathlib.Path) -> None:
+    """Writes eval.json, report.md and curves.png into a folder, which is made.
+
+    Raises `MnemoError` where it cannot be written.
+    """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / DATA).write_text(json.dumps(as_data(judgements, command), indent=1) + "\n", encoding="utf-8")
+        (out / REPORT).write_text(_markdown(judgements, suite, command), encoding="utf-8")
+        _draw(judgements, suite, out / CURVES)
+
+
+def _markdown(judgements: Sequence[Judgement], suite: Suite, command: str) -> str:
+    names = ", ".join(judgement.name for judgement in judgements)
+    lines = [f"# {names} on `{suite.name}`", "", f"`{command}`", "", suite.about, ""]
+    for judgement in judgements:
+        lines += [
+            f"## {judgement.name}@{judgement.version}",
+            "",
+            f"Digest {judgement.digest}, mnemo-compile {judgement.compiler}, {judgement.seeds} seeds. Intervals hold "
+            "95 % of the resamplings of seeds, and of tasks for means over them.",
+            "",
+            "| figure | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in figures(judgement).items()),
+            *(
+                f"| tasks that end below {other.name} | {beaten(judgement, other)} of {len(judgement.tasks)} |"
+                for other in judgements
+                if other is not judgement
+            ),
+            "",
+            f"| {' | '.join(COLUMNS)} |",
+            "|---" * len(COLUMNS) + "|",
+            *(f"| {' | '.join(row)} |" for row in rows(judgement)),
+            "",
+        ]
+    lines += [f"![training curves]({CURVES})", ""]
+    return "\n".join(lines)
+
+
+def _draw(judgements: Sequence[Judgement], suite: Suite, path: pathlib.Path) -> None:
+    """Training loss over the steps: a panel a task, the opponents that have baselines in grey."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    named = {task.name: task for task in suite.tasks}
+    tasks = [task.task for task in judgements[0].tasks]
+    columns = min(4, len(tasks))
+    lines = math.ceil(len(tasks) / columns)
+    figure = Figure(figsize=(4 * columns, 3 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for panel in panels[len(tasks) :]:
+        panel.set_axis_off()
+    for panel, name in zip(panels, tasks, strict=False):
+        task = named[name]
+        for opponent, result in sorted(baselines(suite, task, judgements[0].seeds).items()):
+            tuned = opponent == TUNED
+            style = {"color": "black" if tuned else "0.75", "linewidth": 1.5 if tuned else 0.8}
+            _line(panel, task.steps, result.curves, label="tuned AdamW" if tuned else "_", **style)
+        for place, judgement in enumerate(judgements):
+            curves = next(each.curves for each in judgement.tasks if each.task == name)
+            _line(panel, task.steps, curves, label=judgement.name, color=f"C{place}", linewidth=1.5)
+        panel.set(title=name, xlabel="step", ylabel="training loss")
+        panel.grid(alpha=0.3)
+    panels[0].legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def _line(panel: Any, steps: int, curves: Sequence[Sequence[float | None]], **style: Any) -> None:
+    """The mean over seeds, on a logarithmic axis where all of it is above zero."""
+    mean = np.array(curves, np.float64).mean(axis=0)
+    places = (np.arange(len(mean)) + 0.5) * steps / len(mean)
+    panel.plot(places, mean, **style)
+    if np.nanmin(mean) > 0:
+        panel.set_yscale("log")

@@ -1,0 +1,171 @@
+"""Baselines are tuned, kept and bound to code; an evaluation says what a training does."""
+
+import ast
+import json
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from mnemo_compile.artifact import freeze, FrozenCell
+from mnemo_compile.cell import cell_config
+from mnemo_compile.cli import main
+from mnemo_compile.errors import MnemoError, UsageError
+from mnemo_compile.meta.evaluation import _baselines, evaluate, load_suite, TaskConfig
+from mnemo_compile.meta.evaluation._opponents import OPPONENTS, Setting
+from mnemo_compile.meta.evaluation._training import BINS, reference, starts, train
+
+SUITE = """
+about = "Small."
+
+[[tasks]]
+name = "line"
+steps = 100
+family = { network = { kind = "mlp", widths = [] }, data = { kind = "iris" }, batch = 8 }
+
+[[tasks]]
+name = "again"
+steps = 100
+family = { network = { kind = "mlp", widths = [4] }, data = { kind = "wine" }, batch = 8 }
+before = { steps = 100, family = { network = { kind = "mlp", widths = [4] }, data = { kind = "wine" }, batch = 4 } }
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: pathlib.Path) -> str:
+    path = tmp_path / "small.toml"
+    path.write_text(SUITE)
+    return str(path)
+
+
+@pytest.fixture
+def line(suite: str) -> TaskConfig:
+    return load_suite(suite).tasks[0]
+
+
+def settings_of(*rates: float) -> Setting:
+    return Setting(np.array(rates, np.float32), np.zeros(len(rates), np.float32))
+
+
+def test_a_run_depends_on_its_setting_and_seed_and_not_on_its_neighbours(line: TaskConfig) -> None:
+    adamw = OPPONENTS["adamw"].make
+    together = train(line, adamw, settings_of(0.01, 0.01, 0.1), [0, 1, 1])
+    alone = train(line, adamw, settings_of(0.01), [1])
+    assert together.curves.shape == (3, BINS)
+    np.testing.assert_allclose(together.curves[1], alone.curves[0], rtol=1e-4)
+    assert not np.allclose(together.curves[0], together.curves[1], rtol=1e-2)
+    assert not np.allclose(together.curves[1], together.curves[2], rtol=1e-2)
+
+
+def test_the_reference_of_the_adam_cell_trains_as_adam(line: TaskConfig) -> None:
+    cell = cell_config({"kind": "adam"}).build()
+    ours = train(line, lambda setting, steps: reference(cell, steps), np.zeros(1), [0])
+    adam = optax.adam(1e-3)
+    theirs = train(line, lambda setting, steps: optax.with_extra_args_support(adam), np.zeros(1), [0])
+    np.testing.assert_allclose(ours.curves, theirs.curves, rtol=1e-3)
+
+
+def test_what_was_learned_before_is_where_a_fine_tuning_starts(suite: str) -> None:
+    task = load_suite(suite).tasks[1]
+    assert task.before is not None
+    fresh, _ = starts(task.model_copy(update={"before": None}), [0, 1])
+    learned, _ = starts(task, [0, 1])
+    assert all(not np.allclose(a, b) for a, b in zip(fresh, learned, strict=True))
+    # Its loss on what it was trained on is lower than at a fresh start.
+    family = task.before.family.build()
+    drawn = family.draw(jax.random.fold_in(jax.random.key(0), 3))
+    batch = family.batch(drawn, jax.random.key(9), "train")
+    assert family.loss([p[0] for p in learned], batch) < 0.9 * family.loss([p[0] for p in fresh], batch)
+
+
+def test_tuning_takes_the_best_point_of_the_grid(line: TaskConfig) -> None:
+    result = _baselines.measure(line, OPPONENTS["adamw"], [0, 1])
+    full = [point for point in result.grid if len(point.final) == 2]
+    assert len(full) == _baselines.FINALISTS and len(result.grid) == 22
+    best = min(full, key=lambda point: float(np.mean([value for value in point.final if value is not None])))
+    assert (result.rate, result.schedule) == (best.rate, best.schedule)
+    np.testing.assert_allclose(result.final, np.array(best.final, np.float64), rtol=1e-3)
+    # Rates that hardly move end where they began.
+    assert result.grid[0].final[0] is not None and result.grid[0].final[0] > 2 * result.final.mean()
+
+
+def test_baselines_are_kept_whole_and_a_damaged_file_is_named(line: TaskConfig, tmp_path: pathlib.Path) -> None:
+    result = _baselines.measure(line, OPPONENTS["adamw-1e-3"], [0])
+    path = tmp_path / "kept" / "small.json"
+    _baselines.keep("small", line, {"adamw-1e-3": result}, path)
+    _baselines.keep("small", line, {"other": result}, path)
+    kept = _baselines.read(path)["line"]
+    assert set(kept.opponents) == {"adamw-1e-3", "other"} and kept.opponents["other"] == result
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(MnemoError, match="damaged"):
+        _baselines.read(path)
+
+
+def test_a_digest_is_of_the_task_and_of_the_code_that_runs_it(
+    line: TaskConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _baselines.digest(line)
+    assert _baselines.digest(line) == before
+    assert _baselines.digest(line.model_copy(update={"steps": 200})) != before
+    definitions = dict(_baselines._definitions())
+
+    def changed(name: str) -> str:
+        other = ast.parse("def something_else(): pass").body[0]
+        monkeypatch.setattr(_baselines, "_definitions", lambda: {**definitions, name: other})
+        return _baselines.digest(line)
+
+    # Its network, its data, the training and the grid count; other networks and data do not.
+    assert all(changed(name) != before for name in ("MLP", "Bundled", "_table", "Supervised", "_train", "RATES"))
+    assert all(changed(name) == before for name in ("ViT", "Markov", "Quadratic", "reference"))
+
+
+def test_comments_docstrings_and_annotations_change_no_digest() -> None:
+    def essence(text: str) -> str:
+        return ast.dump(_baselines._Essence().visit(ast.parse(text)))
+
+    plain = "def f(x, y):\n    z = x + y\n    return z\n"
+    told = 'def f(x: int, y: "float") -> float:\n    """Adds."""\n    # Both.\n    z = x + y\n    return z\n'
+    assert essence(plain) == essence(told)
+    assert essence(plain) != essence(plain.replace("+", "-"))
+
+
+def test_an_evaluation_says_what_was_trained(
+    suite: str, freeze_small: Callable[..., FrozenCell], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adam = freeze(cell_config({"kind": "adam"}).build(), name="plain-adam", version="1.0.0")
+    judgement = evaluate(adam, suite, seeds=2, tasks=["line"])
+    (task,) = judgement.tasks
+    assert (task.task, task.parameters, task.steps, task.ranked) == ("line", 15, 100, 3)
+    # Adam at its prior step is what AdamW at 1e-3 is, and worse than one that was tuned.
+    assert task.final == pytest.approx(task.final_plain, rel=0.2)
+    assert not task.won and task.speedup.value < 1 and judgement.divergences == 0
+    assert judgement.digest == adam.digest and judgement.state_bytes == 8
+    # What was measured is kept: a second time says nothing of measuring.
+    assert "measuring" in capsys.readouterr().err
+    assert evaluate(adam, suite, seeds=2, tasks=["line"]).tasks[0].final == task.final
+    assert "measuring" not in capsys.readouterr().err
+    with pytest.raises(UsageError, match="have 3 seeds"):
+        evaluate(adam, suite, seeds=9, tasks=["line"])
+    with pytest.raises(UsageError, match="it has line, again"):
+        evaluate(adam, suite, tasks=["square"])
+
+    # And from the command line, beside another cell.
+    from mnemo_compile.artifact import save
+
+    for frozen in (adam, freeze_small()):
+        save(frozen, tmp_path / frozen.name)
+    refs = [str(tmp_path / "plain-adam"), str(tmp_path / "small-cell")]
+    out = tmp_path / "out"
+    code = main(["eval", *refs, "--suite", suite, "--task", "line", "--seeds", "2", "--json", "--out", str(out)])
+    assert code == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((out / "eval.json").read_text())
+    first, second = printed["evaluations"]
+    assert first["tasks"][0]["final"] == task.final
+    assert first["beats"] == {"small-cell": int(task.final < second["tasks"][0]["final"])}
+    report = (out / "report.md").read_text()
+    assert adam.digest in report and "mnemo eval" in report and "| line |" in report
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
