@@ -228,6 +228,12 @@ EVERYTHING = {
     "kernel": "hyperbolic",
     "token": 4,
     "random_features": 4,
+    "agreement": True,
+    "role_aware": True,
+    "adaptation": 0.5,
+    "nesterov": 0.4,
+    "warm_up": 0.1,
+    "annealing": "linear",
 }
 """Mnemosyne with every variation that a tensor-wise one has not."""
 
@@ -255,6 +261,12 @@ def variants(draw: st.DrawFn) -> dict[str, Any]:
         "tensor_heads": draw(st.sampled_from([1, 2])),
         "chunk_memory": draw(st.sampled_from([0, 3])),
         "network_attention": draw(st.booleans()),
+        "agreement": bool(momentum) and draw(st.booleans()),
+        "role_aware": draw(st.booleans()),
+        "adaptation": draw(st.sampled_from([0.0, 0.5])),
+        "nesterov": draw(st.sampled_from([0.0, 0.4])),
+        "warm_up": draw(st.sampled_from([0.02, 0.2])),
+        "annealing": draw(st.sampled_from(["cosine", "linear"])),
     }
 
 

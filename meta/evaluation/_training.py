@@ -140,7 +140,9 @@ class _Packed(NamedTuple):
     optimizer: _step.OptimizerState
 
 
-def reference(cell: AbstractCell, steps: int) -> optax.GradientTransformationExtraArgs:
+def reference(
+    cell: AbstractCell, steps: int, lr: float | Float[Array, ""] = 1.0
+) -> optax.GradientTransformationExtraArgs:
     """The reference step of a cell that is told the number of steps, as an optax transformation.
 
     It computes what every export of the cell computes.
@@ -155,7 +157,7 @@ def reference(cell: AbstractCell, steps: int) -> optax.GradientTransformationExt
     def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, Any]:
         packing = layout(params)
         before, grad = _step.pack(packing, params), _step.pack(packing, updates)
-        after, optimizer = _step.step(cell, packing, before, grad, state.optimizer, total_steps=float(steps))
+        after, optimizer = _step.step(cell, packing, before, grad, state.optimizer, lr=lr, total_steps=float(steps))
         return _step.unpack(packing, after - before), _Packed(optimizer)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -85,6 +85,10 @@ class MnemosyneConfig(AbstractCellConfig):
     """Whether the meta-tokens are told the tensor's role."""
     adaptation: Bound = _since_0_2(0.0)
     """The step has a second factor within exp(±adaptation), which moves little by little and stays where it is."""
+    nesterov: Annotated[float, pydantic.Field(ge=0, le=2)] = _since_0_2(0.0)
+    """Prior weight of this step's gradient in the direction, beside what memory says."""
+    warm_up: Fraction = _since_0_2(0.02)
+    """Share of the horizon over which the step grows from zero."""
     annealing: Literal["cosine", "linear"] = _since_0_2("cosine")
     """How the step goes down to the horizon."""
 
@@ -106,9 +110,8 @@ class MnemosyneConfig(AbstractCellConfig):
 
 
 TINY = 1e-36
-WARM_UP = 0.02
-"""Share of the horizon over which the step grows; without a horizon it grows over `WARM_UP_STEPS`."""
 WARM_UP_STEPS = 20.0
+"""Steps over which the step grows where the horizon is not known."""
 LAST_STEP = 0.01
 """Share of the step that is left at the horizon and after it."""
 EPSILON = 1e-5
@@ -284,7 +287,7 @@ class Mnemosyne(AbstractCell):
         step, total = clock["step"], clock["total"]
         horizon = jnp.maximum(total, 1)
         progress = jnp.minimum(step / horizon, 1)
-        warm_up = jnp.where(total > 0, jnp.maximum(WARM_UP * horizon, 1), WARM_UP_STEPS)
+        warm_up = jnp.where(total > 0, jnp.maximum(self.config.warm_up * horizon, 1), WARM_UP_STEPS)
         left = 0.5 * (1 + jnp.cos(jnp.pi * progress)) if self.config.annealing == "cosine" else 1 - progress
         annealed = LAST_STEP + (1 - LAST_STEP) * left
         schedule = jnp.minimum((step + 1) / warm_up, 1) * jnp.where(total > 0, annealed, 1)
@@ -425,7 +428,7 @@ class Mnemosyne(AbstractCell):
         bend = self.config.bend_bound * jnp.tanh(jnp.tensordot(self.coordinate_out, hidden, axes=1))
         direction = (1 + bend[0]) * attended
         if heads:
-            direction = direction + bend[1] * soft_clip(slope, 3.0)
+            direction = direction + (self.config.nesterov + bend[1]) * soft_clip(slope, 3.0)
         for place, head in enumerate(heads[1:], 2):
             direction = direction + bend[place] * head
         return direction, {**recalled.memory, **moment, **remembered}

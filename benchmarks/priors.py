@@ -1,0 +1,66 @@
+"""How good a cell is before it has learned anything, at several factors of its step (`lr`), beside tuned AdamW.
+
+python -m benchmarks.priors base                                       # the preset's cell as it is, on valid
+python -m benchmarks.priors base --set cell.nesterov=0 --lr 1 2 3      # another prior
+python -m benchmarks.priors runs/base/bundle --lr 0.5 1 2              # a meta-trained cell, in the same way
+
+For finding priors that are worth meta-training; docs/experiments.md says what was found. `--skip` leaves tasks out.
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+
+import mnemo_compile as mnemo
+from mnemo_compile.cell import AbstractCell
+from mnemo_compile.meta import load_config, presets
+from mnemo_compile.meta.evaluation import load_suite
+from mnemo_compile.meta.evaluation._evaluate import baselines, TUNED
+from mnemo_compile.meta.evaluation._judgement import geometric_mean, held_out_of, Pair, speedup_of
+from mnemo_compile.meta.evaluation._training import reference, Runs, train
+
+
+def cell_of(name: str, overrides: tuple[str, ...]) -> AbstractCell:
+    """Of a preset or a TOML file, untrained, or of a bundle or an entry of the zoo."""
+    if name in presets() or pathlib.Path(name).suffix == ".toml":
+        return load_config(name, overrides).cell.build()
+    return mnemo.load(name).cell()
+
+
+def main() -> None:
+    """Prints a row a task, with speedup, training loss over tuned AdamW's, and validation loss relative to it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cell", help="a preset, a TOML file, or what `mnemo eval` takes")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="key=value, as of meta-train")
+    parser.add_argument("--lr", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--suite", default="valid")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--skip", nargs="*", default=[], help="tasks to leave out")
+    arguments = parser.parse_args()
+    cell = cell_of(arguments.cell, tuple(arguments.overrides))
+    suite, seeds, factors = load_suite(arguments.suite), arguments.seeds, arguments.lr
+    pairs: dict[float, list[Pair]] = {factor: [] for factor in factors}
+    print(f"{'lr':24}" + "".join(f"{factor:>22g}" for factor in factors))
+    for task in suite.tasks:
+        if task.name in arguments.skip:
+            continue
+        theirs = Runs(*(rows[:seeds] for rows in baselines(suite, task, seeds)[TUNED].runs))
+        settings = np.repeat(np.array(factors, np.float32), seeds)
+        runs = train(task, lambda lr, steps: reference(cell, steps, lr), settings, list(range(seeds)) * len(factors))
+        cells = []
+        for place, factor in enumerate(factors):
+            ours = Runs(*(rows[place * seeds : (place + 1) * seeds] for rows in runs))
+            pair = Pair(ours, theirs)
+            pairs[factor].append(pair)
+            ratio = ours.final.mean() / theirs.final.mean()
+            cells.append(f"{speedup_of(pair):6.2f} {ratio:7.2f} {held_out_of(pair):+7.0%}")
+        print(f"{task.name:24}" + "".join(cells), flush=True)
+    means = [geometric_mean([speedup_of(pair) for pair in pairs[factor]]) for factor in factors]
+    held_out = [float(np.mean([held_out_of(pair) for pair in pairs[factor]])) for factor in factors]
+    cells = (f"{mean:6.2f}{'':8}{difference:+7.0%}" for mean, difference in zip(means, held_out, strict=True))
+    print(f"{'mean':24}" + "".join(cells))
+
+
+if __name__ == "__main__":
+    main()
