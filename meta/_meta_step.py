@@ -1,7 +1,9 @@
 """One meta-step: an estimate from every family, the mean of their meta-gradients, and the cell's weights moved."""
 
 import functools
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -74,19 +76,23 @@ class MetaStep:
         self.mesh = task_mesh(drawn_at_once)
         self._side_by_side = over_tasks(self.mesh, drawn_at_once)
         self._whole = everywhere(self._side_by_side)
-        self._starts, self._estimates = [], []
-        for index, problem in enumerate(self.problems):
-            start, estimate = self._family(estimator, problem, index)
-            carried = jax.eval_shape(start, weights)
-            meta_step = jax.ShapeDtypeStruct((), jnp.int32)
-            self._starts.append(_compiled(start, (self._whole,), self._side_by_side, weights))
-            inputs, outputs = (self._whole, self._side_by_side, self._whole), (self._whole, self._side_by_side)
-            self._estimates.append(_compiled(estimate, inputs, outputs, weights, carried, meta_step))
         judged = over_tasks(self.mesh, config.validation.tasks)
-        self._validations = [
-            _compiled(functools.partial(self._validate, problem, judged), (everywhere(judged),), None, weights)
-            for problem in self.validation_problems
-        ]
+        starts, estimates, validations = [], [], []
+        # XLA takes a core a program, and a family's takes it half a minute: while one is compiled the next is traced.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for index, problem in enumerate(self.problems):
+                start, estimate = self._family(estimator, problem, index)
+                carried = jax.eval_shape(start, weights)
+                meta_step = jax.ShapeDtypeStruct((), jnp.int32)
+                starts.append(_compiled(pool, start, (self._whole,), self._side_by_side, weights))
+                inputs, outputs = (self._whole, self._side_by_side, self._whole), (self._whole, self._side_by_side)
+                estimates.append(_compiled(pool, estimate, inputs, outputs, weights, carried, meta_step))
+            for problem in self.validation_problems:
+                validate = functools.partial(self._validate, problem, judged)
+                validations.append(_compiled(pool, validate, (everywhere(judged),), None, weights))
+            self._starts, self._estimates, self._validations = (
+                [program.result() for program in programs] for programs in (starts, estimates, validations)
+            )
         self._apply = jax.jit(self._move, out_shardings=self._whole)
         self._choose = jax.jit(self._better, out_shardings=self._whole)
 
@@ -217,6 +223,8 @@ class MetaStep:
         return moved, norm
 
 
-def _compiled(function: Callable[..., Any], inputs: Any, outputs: Any, *arguments: Any) -> Callable[..., Any]:
+def _compiled(
+    pool: ThreadPoolExecutor, function: Callable[..., Any], inputs: Any, outputs: Any, *arguments: Any
+) -> Future[Callable[..., Any]]:
     """The program of a function whose arguments and results lie on the devices like this."""
-    return jax.jit(function, in_shardings=inputs, out_shardings=outputs).lower(*arguments).compile()
+    return pool.submit(jax.jit(function, in_shardings=inputs, out_shardings=outputs).lower(*arguments).compile)

@@ -11,6 +11,9 @@ from mnemo_compile.errors import UsageError
 from ._config import RunConfig
 from ._estimators import Weights
 
+MAY_DIFFER = ("seed", "state_dtype")
+"""What fresh weights would have been, and how exactly the state is kept: neither changes what a weight means."""
+
 
 class Start(NamedTuple):
     """The cell whose weights a run starts from."""
@@ -34,9 +37,8 @@ def starting_from(config: RunConfig, start: Start | None) -> RunConfig:
         raise UsageError(
             f"this run starts from the cell {config.start[:12]} and {start.ref} is {digest[:12]}; give --from that one"
         )
-    # A seed says what fresh weights would have been.
     wanted, given = config.cell, start.frozen.config
-    keys = ["kind", *(key for key in type(wanted).model_fields if key not in ("kind", "seed"))]
+    keys = ["kind", *(key for key in type(wanted).model_fields if key not in ("kind", *MAY_DIFFER))]
     key = next((key for key in keys if getattr(wanted, key) != getattr(given, key, None)), None)
     if key is not None:
         raise UsageError(

@@ -222,7 +222,9 @@ def _train(
         save()
         if not interrupted and int(state.meta_step) % config.outer.validate_every:
             state = _validate(machine, state, folder)
-    folder.draw()
+    # A run that was stopped before its first meta-step has no records.
+    if int(state.meta_step):
+        folder.draw()
     if interrupted:
         raise _Interrupted(int(state.meta_step))
     # The first process's clock counts.

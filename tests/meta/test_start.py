@@ -58,6 +58,15 @@ def test_what_does_not_fit_is_refused_with_what_differs(adam: pathlib.Path) -> N
         load_config(str(adam), ("start=runs/before",))
 
 
+def test_a_cell_whose_state_is_kept_more_exactly_fits(config: pathlib.Path) -> None:
+    before = freeze(load_config(str(config)).cell.build(), name="b", version="0.0.0")
+    coarse = load_config(str(config), ("cell.state_dtype=bfloat16", "cell.seed=9"))
+    warm = starting_from(coarse, Start("b", before))
+    assert warm.start == before.digest and warm.cell == coarse.cell != before.config
+    with pytest.raises(UsageError, match="second_moments"):
+        starting_from(load_config(str(config), ("cell.second_moments=none",)), Start("b", before))
+
+
 def test_the_configuration_names_the_cell(adam: pathlib.Path) -> None:
     fresh, start = load_config(str(adam)), Start("runs/before", frozen_of(0.25))
     warm = starting_from(fresh, start)
