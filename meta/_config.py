@@ -6,12 +6,14 @@ import pathlib
 import tomllib
 from typing import Annotated, Any, Literal
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import pydantic
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from mnemo_compile.artifact import first_problem
-from mnemo_compile.cell import CellConfig
+from mnemo_compile.cell import AbstractCell, cell_weights, CellConfig
 from mnemo_compile.errors import UsageError
 
 from ._estimators import (
@@ -142,6 +144,17 @@ class OuterConfig(_Section):
     """Discount of the weights' running average."""
     validate_every: Count = 50
     """Meta-steps from one validation to the next."""
+    trains: tuple[str, ...] = ()
+    """Names of the cell's weights that are meta-trained, such as `context_out`; all by default. The others stay as they
+    are drawn: the fewer are perturbed, the less noisy is a meta-gradient of evolution strategies."""
+
+    def moved(self, cell: AbstractCell) -> PyTree[bool]:
+        """Whether each of the cell's leaves is meta-trained."""
+
+        def is_moved(path: tuple[Any, ...], leaf: Any) -> bool:
+            return eqx.is_array(leaf) and (not self.trains or path[0].name in self.trains)
+
+        return jax.tree_util.tree_map_with_path(is_moved, cell)
 
 
 class ValidationConfig(_Section):
@@ -175,6 +188,15 @@ class RunConfig(_Section):
     def _in_pairs(self) -> "RunConfig":
         if self.estimator.in_pairs and self.inner.tasks % 2:
             raise ValueError(f"inner.tasks = {self.inner.tasks} must be even: evolution strategies take tasks in pairs")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _trains_what_there_is(self) -> "RunConfig":
+        if self.outer.trains:
+            named = sorted({name.split(".")[0] for name in cell_weights(self.cell.build())})
+            for name in self.outer.trains:
+                if name not in named:
+                    raise ValueError(f"outer.trains: the cell has no weights {name!r}; it has {', '.join(named)}")
         return self
 
     @pydantic.model_validator(mode="after")

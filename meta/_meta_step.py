@@ -27,6 +27,7 @@ class TrainerState(NamedTuple):
     """Everything that the next meta-step depends on."""
 
     weights: Weights
+    """Those that are meta-trained."""
     average: Weights
     """Running average of the weights: what is validated and frozen."""
     best: Weights
@@ -61,10 +62,12 @@ HELD_OUT = 8
 class MetaStep:
     """The compiled functions of a run. Tasks lie side by side on the mesh; weights are whole on each of its devices."""
 
-    def __init__(self, config: RunConfig):
+    def __init__(self, config: RunConfig, cell: AbstractCell | None = None):
+        """Of a run that starts from a cell, or from a fresh one."""
         self.config = config
-        self.template = config.cell.build()
-        weights, self._static = eqx.partition(self.template, eqx.is_array)
+        self._start = config.cell.build() if cell is None else cell
+        self._weights, self._kept = eqx.partition(self._start, config.outer.moved(self._start))
+        weights = self._weights
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(config.outer.clip), optax.adam(config.outer.learning_rate)
         )
@@ -96,10 +99,9 @@ class MetaStep:
         self._apply = jax.jit(self._move, out_shardings=self._whole)
         self._choose = jax.jit(self._better, out_shardings=self._whole)
 
-    def init(self, weights: Any = None) -> TrainerState:
-        """The state before the first meta-step, with a fresh cell's weights or these."""
-        fresh, _ = eqx.partition(self.template, eqx.is_array)
-        weights = fresh if weights is None else weights
+    def init(self) -> TrainerState:
+        """The state before the first meta-step."""
+        weights = self._weights
         state = TrainerState(
             weights=weights,
             average=weights,
@@ -141,8 +143,8 @@ class MetaStep:
         return state._replace(best=best, best_score=score), figures
 
     def cell(self, weights: Weights) -> AbstractCell:
-        """The cell with these weights."""
-        return eqx.combine(weights, self._static)
+        """The cell with these weights, and with what is not meta-trained."""
+        return eqx.combine(weights, self._kept)
 
     def _family(
         self, estimator: AbstractEstimator, problem: Problem, index: int
@@ -171,7 +173,7 @@ class MetaStep:
 
     def _problems(self, families: Sequence[FamilyConfig], augmentation: Augmentation) -> list[Problem]:
         truncation = self.config.inner.truncation
-        return [Problem(family.build(), self.template, augmentation, truncation) for family in families]
+        return [Problem(family.build(), self._start, augmentation, truncation) for family in families]
 
     def _validate(self, problem: Problem, sharding: NamedSharding, weights: Weights) -> Validation:
         steps = self.config.validation.steps

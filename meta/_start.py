@@ -2,14 +2,11 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
-
 from mnemo_compile.artifact import FrozenCell
-from mnemo_compile.cell import with_weights
+from mnemo_compile.cell import AbstractCell, with_weights
 from mnemo_compile.errors import UsageError
 
 from ._config import RunConfig
-from ._estimators import Weights
 
 MAY_DIFFER = ("seed", "state_dtype")
 """What fresh weights would have been, and how exactly the state is kept: neither changes what a weight means."""
@@ -48,8 +45,7 @@ def starting_from(config: RunConfig, start: Start | None) -> RunConfig:
     return config.model_copy(update={"start": digest})
 
 
-def first_weights(config: RunConfig, start: Start | None) -> Weights | None:
-    """Those of the cell that the run starts from; None for those of a fresh one."""
-    if start is None:
-        return None
-    return eqx.filter(with_weights(config.cell.build(), start.frozen.weights), eqx.is_array)
+def first_cell(config: RunConfig, start: Start | None) -> AbstractCell:
+    """The cell that the run starts from, or a fresh one."""
+    fresh = config.cell.build()
+    return fresh if start is None else with_weights(fresh, start.frozen.weights)

@@ -17,6 +17,7 @@ import numpy as np
 
 from mnemo_compile._cache import cache_folder
 from mnemo_compile.artifact import freeze, FrozenCell, Training
+from mnemo_compile.cell import AbstractCell
 from mnemo_compile.errors import MnemoError, UsageError
 
 from ._config import load_config, RunConfig
@@ -24,7 +25,7 @@ from ._folder import BUNDLE, RunFolder
 from ._meta_step import MetaStep, TrainerState
 from ._processes import from_first, gathered, join, losing_no_one, Place, say
 from ._sharding import fetch
-from ._start import first_weights, Start, starting_from
+from ._start import first_cell, Start, starting_from
 
 SKIPPED_AT_MOST = 10
 """Non-finite meta-gradients in a row after which a run stops."""
@@ -99,8 +100,8 @@ def meta_train(
         _agree(config)
         until = Until(config.minutes if minutes is None else minutes, steps)
         with contextlib.closing(RunFolder(out, config, resume)) as folder:
-            machine = _compile(config)
-            state, seconds = _restore(machine, folder, start)
+            machine = _compile(config, first_cell(config, start))
+            state, seconds = _restore(machine, folder)
             try:
                 state, seconds = _train(machine, state, seconds, folder, until, draw)
             except _Interrupted as stopped:
@@ -123,11 +124,11 @@ def _agree(config: RunConfig) -> None:
             )
 
 
-def _compile(config: RunConfig) -> MetaStep:
+def _compile(config: RunConfig, cell: AbstractCell) -> MetaStep:
     say(f"compiling {len(config.families)} families for {jax.default_backend()} …")
     started = time.monotonic()
     _keep_compiled_programs()
-    machine = MetaStep(config)
+    machine = MetaStep(config, cell)
     say(f"compiled in {time.monotonic() - started:.0f} s")
     if jax.device_count() > 1:
         used, unused = machine.mesh.size, jax.device_count() - machine.mesh.size
@@ -147,9 +148,9 @@ def _from(start: Start | None) -> str:
     return "" if start is None else f" --from {start.ref}"
 
 
-def _restore(machine: MetaStep, folder: RunFolder, start: Start | None) -> tuple[TrainerState, float]:
+def _restore(machine: MetaStep, folder: RunFolder) -> tuple[TrainerState, float]:
     """The newest checkpoint's state, or that before the first meta-step, and the seconds spent until then."""
-    first = machine.init(first_weights(machine.config, start))
+    first = machine.init()
     shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), first)
     restored = folder.restore((shapes, np.zeros((), np.float32)))
     return (first, 0.0) if restored is None else (machine.placed(restored[0]), float(restored[1]))

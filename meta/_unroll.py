@@ -94,7 +94,7 @@ class Problem(AbstractUnroll):
 
     family: AbstractFamily
     cell: AbstractCell
-    """Its weights are not used."""
+    """Of its weights only those are used that are not meta-trained."""
     longest: Float[Array, ""] | None
     """In the place of the augmentation's longest horizon: a number that one program takes many of."""
     layout: Layout = eqx.field(static=True)
@@ -114,8 +114,8 @@ class Problem(AbstractUnroll):
         return eqx.tree_at(lambda problem: problem.longest, self, longest, is_leaf=lambda leaf: leaf is None)
 
     def cell_with(self, weights: Weights) -> AbstractCell:
-        """The cell, with these weights."""
-        return eqx.combine(weights, eqx.filter(self.cell, eqx.is_array, inverse=True))
+        """The cell, with these weights in the place of its own."""
+        return eqx.combine(weights, self.cell)
 
     def _of_coordinates(self, of_tensors: Float[Array, " tensors"]) -> Float[Array, "chunks one"]:
         return (jnp.asarray(self.layout.owner) @ of_tensors)[:, None]

@@ -12,6 +12,7 @@ import pydantic
 import pytest
 
 from mnemo_compile.artifact import load_bundle
+from mnemo_compile.cell import cell_weights
 from mnemo_compile.errors import UsageError
 from mnemo_compile.meta import load_config, meta_train
 from mnemo_compile.meta._meta_step import MetaStep
@@ -161,6 +162,21 @@ def test_a_meta_gradient_that_is_not_finite_moves_nothing_and_is_counted(config:
     assert eqx.tree_equal(after.weights, state.weights) and eqx.tree_equal(after.optimizer, state.optimizer)
     healthy, _ = machine._apply(after, [estimate])
     assert int(healthy.skipped) == 1 and int(healthy.skipped_in_a_row) == 0
+
+
+@pytest.mark.parametrize("kind", ["truncated", "persistent"])
+def test_only_what_is_named_is_meta_trained(config: pathlib.Path, tmp_path: pathlib.Path, kind: str) -> None:
+    overrides = (f"estimator.kind={kind}", 'outer.trains=["context_out", "second_rate"]')
+    before = cell_weights(load_config(str(config), overrides).cell.build())
+    after = meta_train(str(config), tmp_path / kind, steps=5, overrides=overrides).weights
+    moved = {name for name, weight in before.items() if not np.array_equal(weight, after[name])}
+    assert "context_out" in moved and moved <= {"context_out", "second_rate"}
+
+
+def test_a_weight_that_is_not_there_is_refused_with_those_that_are(config: pathlib.Path) -> None:
+    with pytest.raises(UsageError, match="no weights 'contxt'; it has .*context_out") as caught:
+        load_config(str(config), ('outer.trains=["contxt"]',))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["persistent", pytest.param("evolution", marks=SLOW)])

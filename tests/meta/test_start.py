@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -13,7 +12,7 @@ from mnemo_compile.cell import cell_config, cell_weights
 from mnemo_compile.errors import UsageError
 from mnemo_compile.meta import load_config, meta_train, Start
 from mnemo_compile.meta._meta_step import MetaStep
-from mnemo_compile.meta._start import first_weights, starting_from
+from mnemo_compile.meta._start import first_cell, starting_from
 from tests.helpers import learned
 
 ADAM = """
@@ -78,15 +77,13 @@ def test_the_configuration_names_the_cell(adam: pathlib.Path) -> None:
 def test_every_weight_is_that_of_the_cell(adam: pathlib.Path, config: pathlib.Path) -> None:
     before = learned(load_config(str(config)).cell.build(), seed=3)
     loaded = load_config(str(config), seed=8)
-    weights = first_weights(loaded, Start("b", freeze(before, name="b", version="0.0.0")))
-    cell: Any = eqx.combine(weights, loaded.cell.build())
-    after = cell_weights(cell)
+    after = cell_weights(first_cell(loaded, Start("b", freeze(before, name="b", version="0.0.0"))))
     for name, weight in cell_weights(before).items():
         np.testing.assert_array_equal(after[name], weight)
 
     start = Start("a", frozen_of(0.25))
     run = starting_from(load_config(str(adam)), start)
-    state = MetaStep(run).init(first_weights(run, start))
+    state = MetaStep(run, first_cell(run, start)).init()
     for kept in (state.weights, state.average, state.best):
         assert float(kept.learning_rate) == 0.25
 
