@@ -69,6 +69,8 @@ def test_a_training_that_is_not_finite_is_lost() -> None:
     broken = decay(3.0)
     broken[50:] = np.nan
     assert speedup(broken, decay(1.0)) == SMOOTHED / BINS
+    # One that only rises is not there from the start.
+    assert speedup(1.0 + np.arange(float(BINS)), decay(1.0)) == SMOOTHED / BINS
 
 
 @settings(max_examples=5, deadline=None)
