@@ -233,6 +233,7 @@ EVERYTHING = {
     "adaptation": 0.5,
     "nesterov": 0.4,
     "warm_up": 0.1,
+    "reference_horizon": 10,
     "annealing": "linear",
 }
 """Mnemosyne with every variation that a tensor-wise one has not."""
@@ -266,6 +267,7 @@ def variants(draw: st.DrawFn) -> dict[str, Any]:
         "adaptation": draw(st.sampled_from([0.0, 0.5])),
         "nesterov": draw(st.sampled_from([0.0, 0.4])),
         "warm_up": draw(st.sampled_from([0.02, 0.2])),
+        "reference_horizon": draw(st.sampled_from([0, 10])),
         "annealing": draw(st.sampled_from(["cosine", "linear"])),
     }
 

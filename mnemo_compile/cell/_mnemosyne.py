@@ -89,6 +89,8 @@ class MnemosyneConfig(AbstractCellConfig):
     """Prior weight of this step's gradient in the direction, beside what memory says."""
     warm_up: Fraction = _since_0_2(0.02)
     """Share of the horizon over which the step grows from zero."""
+    reference_horizon: Annotated[int, pydantic.Field(ge=0)] = _since_0_2(0)
+    """Over a longer horizon than this the step is smaller, by the root of their ratio; 0 for steps of one size."""
     annealing: Literal["cosine", "linear"] = _since_0_2("cosine")
     """How the step goes down to the horizon."""
 
@@ -293,6 +295,13 @@ class Mnemosyne(AbstractCell):
         schedule = jnp.minimum((step + 1) / warm_up, 1) * jnp.where(total > 0, annealed, 1)
         return schedule, progress * (total > 0).astype(step.dtype)
 
+    def _share_of_horizon(self, clock: Rows) -> Float[Array, " tensors"]:
+        """√(reference / horizon), at most 1: noise adds up over the steps, and as many more of them must be smaller."""
+        reference, total = self.config.reference_horizon, clock["total"]
+        if not reference:
+            return jnp.ones_like(total)
+        return jnp.minimum(jax.lax.rsqrt(jnp.maximum(total, 1) * (1 / reference)), 1)
+
     def _tokens(
         self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
     ) -> Float[Array, "tensors meta token"]:
@@ -379,7 +388,7 @@ class Mnemosyne(AbstractCell):
         told, weight = self.coordinates.recall(key, query, self.read_bias, self._kept(), facts, state)
         told_of_moment, moment = self.moment.recall(moments, facts, discount(self.second_rate), state, next_level)
         context = {
-            "step": prior * schedule * jnp.exp(factor),
+            "step": prior * schedule * self._share_of_horizon(clock) * jnp.exp(factor),
             "unbias_square": 1 / square_weight,
             "level": level,
             "film": film,

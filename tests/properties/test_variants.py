@@ -239,3 +239,23 @@ def test_rounding_to_bfloat16_keeps_the_mean(seed: int, exponent: int, discount:
             mean = mean + kept / 256
     np.testing.assert_allclose(mean, x, rtol=2e-5 if discount == 0.0 else 2e-3)
     np.testing.assert_array_equal(_step.dithered(kept, jnp.full_like(kept, 0.01)), kept)
+
+
+@hypothesis.given(total=st.integers(1, 4000))
+@hypothesis.settings(max_examples=20, deadline=None)
+def test_a_horizon_shortens_steps_by_the_root_of_what_it_is_longer_and_a_shorter_one_does_not(total: int) -> None:
+    plain, shortened = (
+        cell_config({"kind": "mnemosyne", "token": 2, "reference_horizon": reference}).build()
+        for reference in (0, 1000)
+    )
+    params, grads = normal(1, [(5, 4)]), normal(2, [(5, 4)])
+    layout = layout_of(plain, [(5, 4)])
+    start, grad = _step.pack(layout, params), _step.pack(layout, grads)
+    steps = [
+        _step.step(cell, layout, start, grad, _step.init(cell, layout), total_steps=float(total))[0] - start
+        for cell in (plain, shortened)
+    ]
+    if total <= 1000:
+        np.testing.assert_array_equal(*steps)
+    else:
+        np.testing.assert_allclose(steps[1], steps[0] * (1000 / total) ** 0.5, rtol=1e-3, atol=1e-8)
