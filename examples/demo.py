@@ -22,6 +22,7 @@ import rich.table
 import torch
 from torch import nn
 
+MODEL = "mnemosyne-base"
 STEPS = 400
 BATCH = 64
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -117,6 +118,11 @@ def load_package(folder: pathlib.Path, alias: str) -> Any:
     return module
 
 
+def package_in(folder: pathlib.Path) -> pathlib.Path:
+    """The exported package."""
+    return folder / MODEL.replace("-", "_")
+
+
 def agreement(package: Any, exported: pathlib.Path) -> list[tuple[str, float]]:
     """One step on one matrix in PyTorch, optax and onnxruntime: largest difference to PyTorch over the step's size."""
     import jax.numpy as jnp
@@ -131,7 +137,8 @@ def agreement(package: Any, exported: pathlib.Path) -> list[tuple[str, float]]:
     package.Mnemosyne([param], total_steps=STEPS).step()
     moved = param.detach().numpy() - start
 
-    transformation = load_package(exported / "optax" / "mnemosyne_tiny", "optax_export").mnemosyne(total_steps=STEPS)
+    optax_package = load_package(package_in(exported / "optax"), "optax_export")
+    transformation = optax_package.mnemosyne(total_steps=STEPS)
     updates, _ = transformation.update(jnp.asarray(grad), transformation.init(jnp.asarray(start)), jnp.asarray(start))
 
     session = onnxruntime.InferenceSession(str(exported / "onnx" / "update.onnx"))
@@ -140,6 +147,7 @@ def agreement(package: Any, exported: pathlib.Path) -> list[tuple[str, float]]:
         "grad": grad.ravel(),
         "matrix": 1,
         "aspect": 48 / 40,
+        "role": 1,  # a matrix
         "total_steps": STEPS,
         "lr": 1,
     }
@@ -196,15 +204,15 @@ def main() -> None:
     run = next(out / f"run-{number}" for number in range(1, 10_000) if not (out / f"run-{number}").exists())
     mnemo("meta-train", "tiny", "--out", str(run), "--minutes", f"{arguments.minutes:g}")
 
-    console.rule("2. Export the zoo's mnemosyne-tiny, verified")
+    console.rule(f"2. Export the zoo's {MODEL}, verified")
     exported = out / "export"
-    mnemo("export", "mnemosyne-tiny", "--target", "all", "--out", str(exported))
+    mnemo("export", MODEL, "--target", "all", "--out", str(exported))
 
     console.rule("3. Train a Vision Transformer on digits")
-    package = load_package(exported / "torch" / "mnemosyne_tiny", "torch_export")
+    package = load_package(package_in(exported / "torch"), "torch_export")
     seeds = range(arguments.seeds)
     ours = [train(lambda model: (package.Mnemosyne(model.parameters(), total_steps=STEPS), None), s) for s in seeds]
-    console.print(f"mnemosyne-tiny: final training loss {mean(ours, 'final'):.4f}")
+    console.print(f"{MODEL}: final training loss {mean(ours, 'final'):.4f}")
     grid = {}
     for cosine in (False, True):
         for rate in RATES:
@@ -214,7 +222,7 @@ def main() -> None:
 
     best = min(grid, key=lambda setting: mean(grid[setting], "final"))
     rows = {
-        "mnemosyne-tiny, nothing tuned": ours,
+        f"{MODEL}, nothing tuned": ours,
         "AdamW, its default rate 1e-3": grid[1e-3, False],
         f"AdamW, best of {len(grid)} ({best[0]:g}, {'cosine' if best[1] else 'constant'})": grid[best],
     }
@@ -244,7 +252,7 @@ def main() -> None:
     console.print(f"Curves: {out / 'demo.png'}. All of it took {time.perf_counter() - started:.0f} s.\n")
     console.print("Next:")
     console.print(f"  .venv/bin/mnemo export {run} --target torch --out build/mine   # the optimizer just meta-trained")
-    console.print("  .venv/bin/mnemo inspect mnemosyne-tiny                          # what it is made of")
+    console.print(f"  .venv/bin/mnemo inspect {MODEL}                          # what it is made of")
     console.print("  .venv/bin/mnemo meta-train tiny --out runs/first --minutes 5   # a better one")
 
 

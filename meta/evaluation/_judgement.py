@@ -48,8 +48,8 @@ def speedup(ours: Float[np.ndarray, " bins"], theirs: Float[np.ndarray, " bins"]
     """Steps that they need over steps that we need, to the lowest loss that both end at or below.
 
     Where we reach their final loss, that is the steps they need to it over those we need. Where we never do, it is the
-    steps they need to our final loss over those we need, which is at most 1. A training that ends no lower than it began
-    needs all of its steps, and one of ours that is not finite counts as if they were there at once.
+    steps they need to our final loss over those we need, which is at most 1. A training that ends no lower than it
+    began needs all of its steps, and one of ours that is not finite counts as if they were there at once.
     """
     if not np.isfinite(ours).all():
         return SMOOTHED / BINS
