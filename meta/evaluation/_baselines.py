@@ -155,8 +155,11 @@ def keep(suite: str, task: TaskConfig, results: dict[str, Result], path: pathlib
 
     A line an opponent, so that a change of one is a change of one line.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_suffix(".lock")):
+    # The lock is no file of the package.
+    lock = cached_path(path.stem).with_suffix(".lock")
+    for folder in (path.parent, lock.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(lock):
         baselines, now = read(path), digest(task)
         before = baselines.get(task.name)
         known = before.opponents if before is not None and before.digest == now else {}
