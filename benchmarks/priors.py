@@ -3,17 +3,20 @@
 python -m benchmarks.priors base                                       # the preset's cell as it is, on valid
 python -m benchmarks.priors base --set cell.nesterov=0 --lr 1 2 3      # another prior
 python -m benchmarks.priors runs/base/bundle --lr 0.5 1 2              # a meta-trained cell, in the same way
+python -m benchmarks.priors mnemosyne-base@0.1.0 --set cell.reference_matrices=6  # its weights under another prior
 
-For finding priors that are worth meta-training; docs/experiments.md says what was found. `--skip` leaves tasks out.
+For finding priors that are worth meta-training; docs/experiments.md says what was found. `--task` names the tasks, and
+`--skip` leaves some out.
 """
 
 import argparse
+import json
 import pathlib
 
 import numpy as np
 
 import mnemo_compile as mnemo
-from mnemo_compile.cell import AbstractCell
+from mnemo_compile.cell import AbstractCell, cell_config, with_weights
 from mnemo_compile.meta import load_config, presets
 from mnemo_compile.meta.evaluation import load_suite
 from mnemo_compile.meta.evaluation._evaluate import baselines, TUNED
@@ -22,10 +25,12 @@ from mnemo_compile.meta.evaluation._training import reference, Runs, train
 
 
 def cell_of(name: str, overrides: tuple[str, ...]) -> AbstractCell:
-    """Of a preset or a TOML file, untrained, or of a bundle or an entry of the zoo."""
+    """Of a preset or a TOML file, untrained, or of a bundle or an entry of the zoo, with settings that it has not."""
     if name in presets() or pathlib.Path(name).suffix == ".toml":
         return load_config(name, overrides).cell.build()
-    return mnemo.load(name).cell()
+    frozen = mnemo.load(name)
+    changed = {key.removeprefix("cell."): json.loads(value) for key, _, value in (o.partition("=") for o in overrides)}
+    return with_weights(cell_config({**frozen.config.model_dump(), **changed}).build(), frozen.weights)
 
 
 def main() -> None:
@@ -36,6 +41,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, nargs="+", default=[1.0])
     parser.add_argument("--suite", default="valid")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--task", nargs="*", default=[], help="only these")
     parser.add_argument("--skip", nargs="*", default=[], help="tasks to leave out")
     arguments = parser.parse_args()
     cell = cell_of(arguments.cell, tuple(arguments.overrides))
@@ -43,7 +49,7 @@ def main() -> None:
     pairs: dict[float, list[Pair]] = {factor: [] for factor in factors}
     print(f"{'lr':24}" + "".join(f"{factor:>22g}" for factor in factors))
     for task in suite.tasks:
-        if task.name in arguments.skip:
+        if task.name in arguments.skip or (arguments.task and task.name not in arguments.task):
             continue
         theirs = Runs(*(rows[:seeds] for rows in baselines(suite, task, seeds)[TUNED].runs))
         settings = np.repeat(np.array(factors, np.float32), seeds)

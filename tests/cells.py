@@ -234,6 +234,7 @@ EVERYTHING = {
     "nesterov": 0.4,
     "warm_up": 0.1,
     "reference_horizon": 10,
+    "reference_matrices": 2,
     "annealing": "linear",
 }
 """Mnemosyne with every variation that a tensor-wise one has not."""
@@ -268,6 +269,7 @@ def variants(draw: st.DrawFn) -> dict[str, Any]:
         "nesterov": draw(st.sampled_from([0.0, 0.4])),
         "warm_up": draw(st.sampled_from([0.02, 0.2])),
         "reference_horizon": draw(st.sampled_from([0, 10])),
+        "reference_matrices": draw(st.sampled_from([0, 1])),
         "annealing": draw(st.sampled_from(["cosine", "linear"])),
     }
 

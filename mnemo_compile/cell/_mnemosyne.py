@@ -91,6 +91,8 @@ class MnemosyneConfig(AbstractCellConfig):
     """Share of the horizon over which the step grows from zero."""
     reference_horizon: Annotated[int, pydantic.Field(ge=0)] = _since_0_2(0)
     """Over a longer horizon than this the step is smaller, by the root of their ratio; 0 for steps of one size."""
+    reference_matrices: Annotated[int, pydantic.Field(ge=0)] = _since_0_2(0)
+    """In a network of more matrices than this the step is smaller, by the root of their ratio; 0 for one size."""
     annealing: Literal["cosine", "linear"] = _since_0_2("cosine")
     """How the step goes down to the horizon."""
 
@@ -128,6 +130,11 @@ coordinates, or none of the sampled ones, the step stays that of Adam times at m
 def soft_clip(x: Float[Array, "*shape"], limit: float) -> Float[Array, "*shape"]:
     """x for |x| ≪ limit, ±limit far out."""
     return x * jax.lax.rsqrt(1 + jnp.square(x * (1 / limit)))
+
+
+def root_share(reference: int, number: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """√(reference / number), at most 1."""
+    return jnp.minimum(jax.lax.rsqrt(jnp.maximum(number, 1) * (1 / reference)), 1)
 
 
 class Mnemosyne(AbstractCell):
@@ -295,12 +302,24 @@ class Mnemosyne(AbstractCell):
         schedule = jnp.minimum((step + 1) / warm_up, 1) * jnp.where(total > 0, annealed, 1)
         return schedule, progress * (total > 0).astype(step.dtype)
 
-    def _share_of_horizon(self, clock: Rows) -> Float[Array, " tensors"]:
-        """√(reference / horizon), at most 1: noise adds up over the steps, and as many more of them must be smaller."""
-        reference, total = self.config.reference_horizon, clock["total"]
-        if not reference:
-            return jnp.ones_like(total)
-        return jnp.minimum(jax.lax.rsqrt(jnp.maximum(total, 1) * (1 / reference)), 1)
+    def _prior(self, summary: Rows, facts: Rows) -> Float[Array, " tensors"]:
+        """The step of a tensor where nothing is learned, before what `_share` takes of it."""
+        rms, floor = _sizes(summary, facts)
+        return jnp.where(
+            facts["matrix"] > 0,
+            self.config.matrix_step * jnp.maximum(rms, floor),
+            self.config.vector_step * jnp.maximum(rms, 1),
+        )
+
+    def _share(self, network: Rows, clock: Rows) -> Float[Array, " tensors"]:
+        """What is left of the step over a long horizon, where noise adds up over the steps, and in a deep network,
+        where what the tensors change adds up."""
+        share = jnp.ones_like(clock["total"])
+        if self.config.reference_horizon:
+            share = root_share(self.config.reference_horizon, clock["total"])
+        if self.config.reference_matrices:
+            share = share * root_share(self.config.reference_matrices, network["matrices"])
+        return share
 
     def _tokens(
         self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
@@ -345,23 +364,17 @@ class Mnemosyne(AbstractCell):
     def share(
         self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
     ) -> dict[str, Float[Array, "tensors ..."]]:
-        if self.network is None:
-            return {}
-        numerator, denominator = self.network.summarise(self._tokens(summary, moments, facts, clock, state))
-        return {"numerator": numerator, "denominator": denominator}
+        shared = {"matrices": facts["matrix"]} if self.config.reference_matrices else {}
+        if self.network is not None:
+            tokens = self._tokens(summary, moments, facts, clock, state)
+            shared["numerator"], shared["denominator"] = self.network.summarise(tokens)
+        return shared
 
     def recall(
         self, summary: Rows, network: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
     ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
         level, next_level, square_weight = self._levels(moments, facts, state)
         schedule, _ = self._schedule(clock)
-        rms, floor = _sizes(summary, facts)
-        prior = jnp.where(
-            facts["matrix"] > 0,
-            self.config.matrix_step * jnp.maximum(rms, floor),
-            self.config.vector_step * jnp.maximum(rms, 1),
-        )
-
         tokens = self._tokens(summary, moments, facts, clock, state)
         seen, next_state = [tokens], {"square_weight": square_weight, "level": next_level}
         if self.time is not None:
@@ -388,7 +401,7 @@ class Mnemosyne(AbstractCell):
         told, weight = self.coordinates.recall(key, query, self.read_bias, self._kept(), facts, state)
         told_of_moment, moment = self.moment.recall(moments, facts, discount(self.second_rate), state, next_level)
         context = {
-            "step": prior * schedule * self._share_of_horizon(clock) * jnp.exp(factor),
+            "step": self._prior(summary, facts) * schedule * self._share(network, clock) * jnp.exp(factor),
             "unbias_square": 1 / square_weight,
             "level": level,
             "film": film,
