@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 import pydantic
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -134,10 +135,19 @@ class EstimatorConfig(_Section):
                 return Imitation(tasks, self.truncations)
 
 
+def _left_out(default: Any) -> Any:
+    """A key that fingerprints of runs without it do not cover."""
+    return pydantic.Field(default=default, exclude_if=lambda value: value == default)
+
+
 class OuterConfig(_Section):
-    """The meta-optimizer: Adam at a constant rate; what is kept is an average of the weights over meta-steps."""
+    """The meta-optimizer: Adam; what is kept is an average of the weights over meta-steps."""
 
     learning_rate: Annotated[float, pydantic.Field(gt=0, le=1)] = 1e-3
+    half_life: Annotated[int, pydantic.Field(ge=0)] = _left_out(0)
+    """Meta-steps after which the rate is half of what it was, and so on; 0 for a constant rate."""
+    equal_families: bool = _left_out(False)
+    """Whether the meta-gradient of each family is divided by its norm, so that noisy families count for no more."""
     clip: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
     """Largest norm of the meta-gradient."""
     average: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.98
@@ -147,6 +157,14 @@ class OuterConfig(_Section):
     trains: tuple[str, ...] = ()
     """Names of the cell's weights that are meta-trained, such as `context_out`; all by default. The others stay as they
     are drawn: the fewer are perturbed, the less noisy is a meta-gradient of evolution strategies."""
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """What moves the weights by the mean of the families' meta-gradients."""
+        rate: optax.ScalarOrSchedule = self.learning_rate
+        if self.half_life:
+            rate = optax.exponential_decay(self.learning_rate, self.half_life, 0.5)
+        return optax.chain(optax.clip_by_global_norm(self.clip), optax.adam(rate))
 
     def moved(self, cell: AbstractCell) -> PyTree[bool]:
         """Whether each of the cell's leaves is meta-trained."""

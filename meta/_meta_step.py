@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from mnemo_compile.cell import AbstractCell
+from mnemo_compile.errors import MnemoError
 
 from ._config import RunConfig
 from ._estimators import AbstractEstimator, AbstractUnroll, Estimate, Weights
@@ -55,6 +57,8 @@ class Validation(NamedTuple):
     """Loss on examples that no task trains on, at the horizon."""
 
 
+LEAST_NORM = 1e-12
+"""Added to the norm that a family's meta-gradient is divided by."""
 HELD_OUT = 8
 """Batches that the loss on held-out examples is taken over."""
 
@@ -68,9 +72,7 @@ class MetaStep:
         self._start = config.cell.build() if cell is None else cell
         self._weights, self._kept = eqx.partition(self._start, config.outer.moved(self._start))
         weights = self._weights
-        self._optimizer = optax.chain(
-            optax.clip_by_global_norm(config.outer.clip), optax.adam(config.outer.learning_rate)
-        )
+        self._optimizer = config.outer.optimizer
         estimator = config.estimator.build(config.inner.tasks)
         plain = Augmentation(config.validation.steps, config.validation.steps)
         self.problems = self._problems(config.families, config.inner.augmentation)
@@ -200,7 +202,10 @@ class MetaStep:
         return jax.tree.map(lambda a, b: jnp.where(wins, a, b), (average, score), (best, best_score))
 
     def _move(self, state: TrainerState, estimates: list[Estimate]) -> tuple[TrainerState, Array]:
-        gradient = jax.tree.map(lambda *g: sum(g) / len(g), *(e.gradient for e in estimates))
+        gradients = [e.gradient for e in estimates]
+        if self.config.outer.equal_families:
+            gradients = [optax.tree.scale(1 / (optax.tree.norm(g) + LEAST_NORM), g) for g in gradients]
+        gradient = jax.tree.map(lambda *g: sum(g) / len(g), *gradients)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(norm)
         updates, optimizer = self._optimizer.update(gradient, state.optimizer, state.weights)
@@ -229,4 +234,32 @@ def _compiled(
     pool: ThreadPoolExecutor, function: Callable[..., Any], inputs: Any, outputs: Any, *arguments: Any
 ) -> Future[Callable[..., Any]]:
     """The program of a function whose arguments and results lie on the devices like this."""
-    return pool.submit(jax.jit(function, in_shardings=inputs, out_shardings=outputs).lower(*arguments).compile)
+    lowered = jax.jit(function, in_shardings=inputs, out_shardings=outputs).lower(*arguments)
+
+    def program() -> Callable[..., Any]:
+        _check_room_for_maps()
+        return lowered.compile()
+
+    return pool.submit(program)
+
+
+MAPS, MOST_MAPS = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/sys/vm/max_map_count")
+
+
+def _check_room_for_maps() -> None:
+    """Raises `MnemoError` where Linux has few memory maps left for this process.
+
+    XLA takes a few thousand for a family on a CPU, and LLVM aborts where there are none.
+    """
+    try:
+        with MAPS.open("rb") as maps:
+            taken = sum(1 for _ in maps)
+        most = int(MOST_MAPS.read_text())
+    except OSError:
+        # Another system, or one that does not tell.
+        return
+    if taken > 0.9 * most:
+        raise MnemoError(
+            f"compiled families take {taken:,} of the {most:,} memory maps that Linux allows a process; "
+            f"allow more with sudo sysctl -w vm.max_map_count=262144, or meta-train on fewer families"
+        )

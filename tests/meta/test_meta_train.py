@@ -5,16 +5,20 @@ import pathlib
 from typing import Any
 
 import equinox as eqx
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pydantic
 import pytest
 
 from mnemo_compile.artifact import load_bundle
 from mnemo_compile.cell import cell_weights
-from mnemo_compile.errors import UsageError
-from mnemo_compile.meta import load_config, meta_train
+from mnemo_compile.errors import MnemoError, UsageError
+from mnemo_compile.meta import _meta_step, load_config, meta_train
+from mnemo_compile.meta._config import OuterConfig
 from mnemo_compile.meta._meta_step import MetaStep
 from mnemo_compile.meta._unroll import Augmentation, meta_objective, Problem
 from mnemo_compile.meta.tasks import FamilyConfig
@@ -162,6 +166,50 @@ def test_a_meta_gradient_that_is_not_finite_moves_nothing_and_is_counted(config:
     assert eqx.tree_equal(after.weights, state.weights) and eqx.tree_equal(after.optimizer, state.optimizer)
     healthy, _ = machine._apply(after, [estimate])
     assert int(healthy.skipped) == 1 and int(healthy.skipped_in_a_row) == 0
+
+
+@hypothesis.given(half_life=st.integers(1, 9))
+@hypothesis.settings(max_examples=5, deadline=None)
+def test_the_rate_of_the_meta_optimizer_halves(half_life: int) -> None:
+    optimizer = OuterConfig(learning_rate=0.1, half_life=half_life).optimizer
+    gradient, state = jnp.ones(1), optimizer.init(jnp.ones(1))
+    for step in range(20):
+        # Adam's step for a gradient that stays is its rate.
+        update, state = optimizer.update(gradient, state)
+        np.testing.assert_allclose(np.asarray(update), -0.1 * 0.5 ** (step / half_life), rtol=1e-3)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_families_count_alike_however_large_their_meta_gradients(config: pathlib.Path, equal: bool) -> None:
+    machine = MetaStep(load_config(str(config), (f"outer.equal_families={str(equal).lower()}", "outer.clip=1e9")))
+    state = machine.init()
+    one, _ = machine._estimates[0](state.weights, state.carried[0], state.meta_step)
+    other = one._replace(gradient=jax.tree.map(lambda g: jnp.flip(g) + 0.1 * jnp.linalg.norm(g), one.gradient))
+    larger = other._replace(gradient=jax.tree.map(lambda g: 1000 * g, other.gradient))
+    moved = [machine._apply(state, [one, each])[0].optimizer[1][0].mu for each in (other, larger)]
+    difference = optax.tree.norm(jax.tree.map(jnp.subtract, *moved))
+    assert (float(difference) < 1e-5 * float(optax.tree.norm(moved[0]))) == equal
+    if equal:
+        # Two directions of length one: their mean is no longer, and Adam keeps a tenth of it.
+        assert float(optax.tree.norm(moved[0])) <= 0.1 + 1e-6
+
+
+def test_where_the_system_has_no_memory_maps_left_that_is_said(
+    config: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = tmp_path / "few"
+    few.write_text("100")
+    monkeypatch.setattr(_meta_step, "MOST_MAPS", few)
+    monkeypatch.setattr(_meta_step, "MAPS", config)
+    MetaStep(load_config(str(config)))
+    maps = tmp_path / "maps"
+    maps.write_text("one\n" * 91)
+    monkeypatch.setattr(_meta_step, "MAPS", maps)
+    with pytest.raises(MnemoError, match="91 of the 100 memory maps .* sysctl") as caught:
+        MetaStep(load_config(str(config)))
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(_meta_step, "MAPS", tmp_path / "not there")
+    MetaStep(load_config(str(config)))
 
 
 @pytest.mark.parametrize("kind", ["truncated", "persistent"])
