@@ -60,6 +60,11 @@ def share_inputs(compiled: CompiledCell) -> dict[str, tuple[Dim, ...]]:
     return {name: shape for name, shape in inputs if name == "grad" or ROWS.get(name, name) in read}
 
 
+def measures(compiled: CompiledCell) -> bool:
+    """Whether `share` needs what is measured of the gradient, itself or for the summary."""
+    return summarises(compiled) or any(v.name.startswith("moments.") for v in compiled.programs["share"].inputs)
+
+
 def summarises(compiled: CompiledCell) -> bool:
     """Whether `share` needs the summary of the sampled chunks."""
     return any(value.name.startswith("summary.") for value in compiled.programs["share"].inputs)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .._layout import ROLES, TALL
 from ..program import CompiledCell, OF_TENSORS
-from ._one_tensor import carried, network, share_inputs, step_inputs
+from ._one_tensor import carried, measures, network, share_inputs, step_inputs
 
 _TOLD = {
     "matrix": "1 for a tensor of two axes and more, else 0",
@@ -68,12 +68,13 @@ def notes(compiled: CompiledCell, suffix: str) -> list[str]:
             "other or more, else matrix. The head is the layer that gives the network's output."
         )
     if network(compiled):
+        # What no gradient goes into is finite whatever they are.
+        refused = "A sum that is not finite, as where some gradient is not, makes it refuse the step."
         texts.append(
             f"Tensors tell each other something before each step. `share{suffix}` takes "
             f"{listed(share_inputs(compiled))} of a tensor, as `update{suffix}` does, and gives its terms of "
             f"{listed(network(compiled))}. Add up those of all tensors that are trained together, and give the sums to "
-            f"`update{suffix}` with each of them. A sum that is not finite, as where some gradient is not, makes it "
-            "refuse the step."
+            f"`update{suffix}` with each of them. {refused if measures(compiled) else ''}"
         )
     return list(map(paragraph, texts))
 

@@ -8,7 +8,19 @@ import numpy as np
 import onnx_ir as ir
 
 from ..program import CompiledCell, Dim, Program
-from ._one_tensor import carried, COUNTERS, memory, network, ROWS, share_inputs, SIZES, state, step_inputs, summarises
+from ._one_tensor import (
+    carried,
+    COUNTERS,
+    measures,
+    memory,
+    network,
+    ROWS,
+    share_inputs,
+    SIZES,
+    state,
+    step_inputs,
+    summarises,
+)
 from ._onnx_builder import Builder, graph_input, Rows, typed
 from ._onnx_primitives import TABLE
 
@@ -64,7 +76,9 @@ def share_graph(compiled: CompiledCell) -> ir.Graph:
     programs, given = compiled.programs, _given(share_inputs(compiled))
     tensor = _Tensor(b, compiled, given)
     rows = tensor.rows()
-    rows |= tensor.sum_blocks(programs["measure"])
+    # A block's constants would stay where its loop is removed.
+    if measures(compiled):
+        rows |= tensor.sum_blocks(programs["measure"])
     if summarises(compiled):
         chunks, count = tensor.sample()
         rows |= _summed(b, b.call(programs["encode"], {**rows, **chunks}, count))

@@ -9,7 +9,7 @@ import numpy as np
 from jax import export, lax
 
 from ..program import CompiledCell, Dim, Equation, Literal, Operand, Program
-from ._one_tensor import COUNTERS, memory, network, ROWS, share_inputs, state, step_inputs, summarises
+from ._one_tensor import COUNTERS, measures, memory, network, ROWS, share_inputs, state, step_inputs, summarises
 from ._source import unsupported
 
 Inputs = Mapping[str, jax.Array]
@@ -101,7 +101,8 @@ def share_function(compiled: CompiledCell) -> tuple[Function, Specs]:
 
     def share(inputs: Inputs) -> dict[str, jax.Array]:
         tensor = _Tensor(compiled, inputs)
-        tensor.rows.update(tensor.moments())
+        if measures(compiled):
+            tensor.rows.update(tensor.moments())
         if summarises(compiled):
             tensor.rows.update(tensor.over_sample("encode"))
         return {name: value[0] for name, value in _run(compiled, "share", tensor.rows).items()}

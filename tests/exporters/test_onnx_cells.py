@@ -325,3 +325,26 @@ def test_what_is_told_without_a_summary_takes_the_gradient_and_the_clock_alone(
     assert_takes_the_steps(Clocked(), params, history, OPTIONS, held)
     inputs = sessions(tmp_path / "share.onnx", "ORT_ENABLE_ALL").get_inputs()
     assert {node.name for node in inputs} == {"grad", "step"}
+
+
+class Counted(Levels):
+    """What tensors tell each other is known before there is a gradient."""
+
+    def share(self, summary: Any, moments: Any, facts: Any, clock: Any, state: Any) -> dict[str, Any]:
+        return {"levels": jnp.stack([1 + facts["matrix"], 2 + facts["matrix"]], axis=1), "clock": facts["matrix"]}
+
+
+def test_what_is_told_without_the_gradient_leaves_nothing_unneeded_in_the_model(
+    frozen: FrozenCell, tmp_path: pathlib.Path
+) -> None:
+    OnnxExporter().emit(frozen, compile_cell(Counted()), tmp_path)
+    params, history = network(4, steps=3)
+    # A gradient that is not finite would refuse the step of its tensor alone, as where nothing is told.
+    history[1][2][3, 1] = 1.0
+    held = rollout(tmp_path, "ORT_ENABLE_ALL", params, history, OPTIONS)
+    assert_takes_the_steps(Counted(), params, history, OPTIONS, held)
+    graph = onnx.load(tmp_path / "share.onnx").graph
+    assert not any(node.op_type == "Loop" for node in graph.node)
+    # A runtime warns of what it has to take out.
+    assert {each.name for each in graph.initializer} <= {name for node in graph.node for name in node.input}
+    assert {node.name for node in graph.input} == {"grad", "matrix"}
