@@ -132,7 +132,7 @@ def soft_clip(x: Float[Array, "*shape"], limit: float) -> Float[Array, "*shape"]
     return x * jax.lax.rsqrt(1 + jnp.square(x * (1 / limit)))
 
 
-def root_share(reference: int, number: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def root_ratio(reference: int, number: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """√(reference / number), at most 1."""
     return jnp.minimum(jax.lax.rsqrt(jnp.maximum(number, 1) * (1 / reference)), 1)
 
@@ -303,7 +303,7 @@ class Mnemosyne(AbstractCell):
         return schedule, progress * (total > 0).astype(step.dtype)
 
     def _prior(self, summary: Rows, facts: Rows) -> Float[Array, " tensors"]:
-        """The step of a tensor where nothing is learned, before what `_share` takes of it."""
+        """The step of a tensor where nothing is learned, before `_reduction`."""
         rms, floor = _sizes(summary, facts)
         return jnp.where(
             facts["matrix"] > 0,
@@ -311,15 +311,15 @@ class Mnemosyne(AbstractCell):
             self.config.vector_step * jnp.maximum(rms, 1),
         )
 
-    def _share(self, network: Rows, clock: Rows) -> Float[Array, " tensors"]:
+    def _reduction(self, network: Rows, clock: Rows) -> Float[Array, " tensors"]:
         """What is left of the step over a long horizon, where noise adds up over the steps, and in a deep network,
         where what the tensors change adds up."""
-        share = jnp.ones_like(clock["total"])
+        reduction = jnp.ones_like(clock["total"])
         if self.config.reference_horizon:
-            share = root_share(self.config.reference_horizon, clock["total"])
+            reduction = root_ratio(self.config.reference_horizon, clock["total"])
         if self.config.reference_matrices:
-            share = share * root_share(self.config.reference_matrices, network["matrices"])
-        return share
+            reduction = reduction * root_ratio(self.config.reference_matrices, network["matrices"])
+        return reduction
 
     def _tokens(
         self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
@@ -401,7 +401,7 @@ class Mnemosyne(AbstractCell):
         told, weight = self.coordinates.recall(key, query, self.read_bias, self._kept(), facts, state)
         told_of_moment, moment = self.moment.recall(moments, facts, discount(self.second_rate), state, next_level)
         context = {
-            "step": self._prior(summary, facts) * schedule * self._share(network, clock) * jnp.exp(factor),
+            "step": self._prior(summary, facts) * schedule * self._reduction(network, clock) * jnp.exp(factor),
             "unbias_square": 1 / square_weight,
             "level": level,
             "film": film,

@@ -261,22 +261,20 @@ def test_a_horizon_shortens_steps_by_the_root_of_what_it_is_longer_and_a_shorter
         np.testing.assert_allclose(steps[1], steps[0] * (1000 / total) ** 0.5, rtol=1e-3, atol=1e-8)
 
 
-@hypothesis.given(matrices=st.integers(0, 9), vectors=st.integers(0, 3))
-@hypothesis.settings(max_examples=20, deadline=None)
-def test_a_deeper_network_takes_steps_smaller_by_the_root_of_what_it_has_more_matrices(
-    matrices: int, vectors: int
-) -> None:
-    shapes = [(5, 4)] * matrices + [(3,)] * (vectors + (not matrices))
+@pytest.mark.parametrize("matrices", [1, 4])
+def test_a_deeper_network_takes_steps_smaller_by_the_root_of_what_it_has_more_matrices(matrices: int) -> None:
+    shapes = [(5, 4)] * matrices + [(3,)]
     plain, shortened = (
-        cell_config({"kind": "mnemosyne", "token": 2, "reference_matrices": reference}).build() for reference in (0, 4)
+        cell_config({"kind": "mnemosyne", "token": 2, "reference_matrices": reference}).build() for reference in (0, 2)
     )
     layout = layout_of(plain, shapes)
     start, grad = _step.pack(layout, normal(1, shapes)), _step.pack(layout, normal(2, shapes))
     steps = [
-        _step.step(cell, layout, start, grad, _step.init(cell, layout), total_steps=10.0)[0] - start
+        jax.jit(lambda cell=cell: _step.step(cell, layout, start, grad, _step.init(cell, layout), total_steps=9.0)[0])()
+        - start
         for cell in (plain, shortened)
     ]
-    if matrices <= 4:
+    if matrices <= 2:
         np.testing.assert_array_equal(steps[1], steps[0])
     else:
-        np.testing.assert_allclose(steps[1], steps[0] * (4 / matrices) ** 0.5, rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(steps[1], steps[0] * (2 / matrices) ** 0.5, rtol=1e-3, atol=1e-7)
