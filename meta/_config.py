@@ -13,6 +13,7 @@ import optax
 import pydantic
 from jaxtyping import Array, Float, Int, PyTree
 
+from mnemo_compile._fields import added
 from mnemo_compile.artifact import first_problem
 from mnemo_compile.cell import AbstractCell, cell_weights, CellConfig
 from mnemo_compile.errors import UsageError
@@ -135,18 +136,13 @@ class EstimatorConfig(_Section):
                 return Imitation(tasks, self.truncations)
 
 
-def _left_out(default: Any) -> Any:
-    """A key that fingerprints of runs without it do not cover."""
-    return pydantic.Field(default=default, exclude_if=lambda value: value == default)
-
-
 class OuterConfig(_Section):
     """The meta-optimizer: Adam; what is kept is an average of the weights over meta-steps."""
 
     learning_rate: Annotated[float, pydantic.Field(gt=0, le=1)] = 1e-3
-    half_life: Annotated[int, pydantic.Field(ge=0)] = _left_out(0)
+    half_life: Annotated[int, pydantic.Field(ge=0)] = added(0)
     """Meta-steps after which the rate is half of what it was, and so on; 0 for a constant rate."""
-    equal_families: bool = _left_out(False)
+    equal_families: bool = added(False)
     """Whether the meta-gradient of each family is divided by its norm, so that noisy families count for no more."""
     clip: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
     """Largest norm of the meta-gradient."""
@@ -251,7 +247,7 @@ def load_config(preset: str, overrides: tuple[str, ...] = (), seed: int | None =
     path, data = _read(preset)
     data["preset"] = path.stem
     for override in overrides:
-        _set(data, override)
+        set_key(data, override)
     if seed is not None:
         data["seed"] = seed
     # The cell starts from the run's seed unless it names its own.
@@ -333,7 +329,7 @@ def _models(annotation: Any) -> list[type[pydantic.BaseModel]]:
     return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
 
 
-def _set(data: dict[str, Any], override: str) -> None:
+def set_key(data: dict[str, Any], override: str) -> None:
     """Puts `a.b=value` into nested tables; the value is read as TOML, and as a string where it is not TOML."""
     name, _, text = override.partition("=")
     try:

@@ -1,7 +1,7 @@
 """Mnemosyne: implicit attention over a tensor's coordinates and over the steps so far, in all its variants."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 import pydantic
 from jaxtyping import Array, Bool, Float
 
+from .._fields import added
 from .._layout import Role, ROLES
 from ._abstract import AbstractCell, MemorySlot, Rows
 from ._config import AbstractCellConfig, register_cell, Size
@@ -23,11 +24,6 @@ from ._second_moment import AbstractSecondMoment, FactoredMoment, FullMoment, No
 Fraction = Annotated[float, pydantic.Field(gt=0, lt=1)]
 Bound = Annotated[float, pydantic.Field(ge=0, le=4)]
 Few = Annotated[int, pydantic.Field(ge=1, le=8)]
-
-
-def _since_0_2(default: Any) -> Any:
-    """A field that is written down where it is not the default: what has it at that is what had no such field."""
-    return pydantic.Field(default=default, exclude_if=lambda value: value == default)
 
 
 @register_cell
@@ -58,42 +54,42 @@ class MnemosyneConfig(AbstractCellConfig):
     """The learned factor of the step lies within exp(±step_bound)."""
     bend_bound: Bound = 0.5
     """Learned coefficients of the direction stay within this of the prior's."""
-    coordinate_wise: tuple[Role, ...] = _since_0_2(())
+    coordinate_wise: tuple[Role, ...] = added(())
     """Roles of the tensors whose coordinates have keys and queries of their own: none is the tensor-wise variant, all
     the coordinate-wise one, and some are Super-Mnemosyne."""
-    memory_features: Few = _since_0_2(1)
+    memory_features: Few = added(1)
     """Features of a head of the coordinate's gradient memory (r)."""
-    second_moments: Literal["full", "factored", "none"] = _since_0_2("full")
+    second_moments: Literal["full", "factored", "none"] = added("full")
     """One of each coordinate; of each chunk and of each place in a chunk; or of the tensor alone."""
-    state_dtype: Literal["float32", "bfloat16"] = _since_0_2("float32")
+    state_dtype: Literal["float32", "bfloat16"] = added("float32")
     """How a coordinate's state is kept."""
-    pooling_levels: Literal[1, 2] = _since_0_2(2)
+    pooling_levels: Literal[1, 2] = added(2)
     """Coordinates to chunk tokens to meta-tokens, or coordinates to meta-tokens."""
-    tensor_memory: bool = _since_0_2(True)
+    tensor_memory: bool = added(True)
     """Whether the meta-tokens remember earlier steps."""
-    tensor_heads: Few = _since_0_2(1)
+    tensor_heads: Few = added(1)
     """Heads of the meta-tokens' memory, each with its discounts."""
-    chunk_memory: Annotated[int, pydantic.Field(ge=0, le=64)] = _since_0_2(0)
+    chunk_memory: Annotated[int, pydantic.Field(ge=0, le=64)] = added(0)
     """Length of what a chunk's memory of earlier steps says; 0 for none."""
-    chunk_features: Size = _since_0_2(4)
+    chunk_features: Size = added(4)
     """Random features of the chunk's memory."""
-    network_attention: bool = _since_0_2(False)
+    network_attention: bool = added(False)
     """Whether the tensors of the network attend to each other."""
-    agreement: bool = _since_0_2(False)
+    agreement: bool = added(False)
     """Whether the meta-tokens are told how well the gradient agrees with each head of the coordinates' memory."""
-    role_aware: bool = _since_0_2(False)
+    role_aware: bool = added(False)
     """Whether the meta-tokens are told the tensor's role."""
-    adaptation: Bound = _since_0_2(0.0)
+    adaptation: Bound = added(0.0)
     """The step has a second factor within exp(±adaptation), which moves little by little and stays where it is."""
-    nesterov: Annotated[float, pydantic.Field(ge=0, le=2)] = _since_0_2(0.0)
+    nesterov: Annotated[float, pydantic.Field(ge=0, le=2)] = added(0.0)
     """Prior weight of this step's gradient in the direction, beside what memory says."""
-    warm_up: Fraction = _since_0_2(0.02)
+    warm_up: Fraction = added(0.02)
     """Share of the horizon over which the step grows from zero."""
-    reference_horizon: Annotated[int, pydantic.Field(ge=0)] = _since_0_2(0)
+    reference_horizon: Annotated[int, pydantic.Field(ge=0)] = added(0)
     """Over a longer horizon than this the step is smaller, by the root of their ratio; 0 for steps of one size."""
-    reference_matrices: Annotated[int, pydantic.Field(ge=0)] = _since_0_2(0)
+    reference_matrices: Annotated[int, pydantic.Field(ge=0)] = added(0)
     """In a network of more matrices than this the step is smaller, by the root of their ratio; 0 for one size."""
-    annealing: Literal["cosine", "linear"] = _since_0_2("cosine")
+    annealing: Literal["cosine", "linear"] = added("cosine")
     """How the step goes down to the horizon."""
 
     @pydantic.field_validator("coordinate_wise")
