@@ -10,7 +10,6 @@ For finding priors that are worth meta-training; docs/experiments.md says what w
 """
 
 import argparse
-import json
 import pathlib
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 import mnemo_compile as mnemo
 from mnemo_compile.cell import AbstractCell, cell_config, with_weights
 from mnemo_compile.meta import load_config, presets
+from mnemo_compile.meta._config import set_key
 from mnemo_compile.meta.evaluation import load_suite
 from mnemo_compile.meta.evaluation._evaluate import baselines, TUNED
 from mnemo_compile.meta.evaluation._judgement import geometric_mean, held_out_of, Pair, speedup_of
@@ -25,12 +25,14 @@ from mnemo_compile.meta.evaluation._training import reference, Runs, train
 
 
 def cell_of(name: str, overrides: tuple[str, ...]) -> AbstractCell:
-    """Of a preset or a TOML file, untrained, or of a bundle or an entry of the zoo, with settings that it has not."""
+    """Of a preset or a TOML file, untrained, or of a bundle or an entry of the zoo; with other settings."""
     if name in presets() or pathlib.Path(name).suffix == ".toml":
         return load_config(name, overrides).cell.build()
     frozen = mnemo.load(name)
-    changed = {key.removeprefix("cell."): json.loads(value) for key, _, value in (o.partition("=") for o in overrides)}
-    return with_weights(cell_config({**frozen.config.model_dump(), **changed}).build(), frozen.weights)
+    data = {"cell": frozen.config.model_dump()}
+    for override in overrides:
+        set_key(data, override)
+    return with_weights(cell_config(data["cell"]).build(), frozen.weights)
 
 
 def main() -> None:
