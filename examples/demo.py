@@ -148,6 +148,7 @@ def agreement(package: Any, exported: pathlib.Path) -> list[tuple[str, float]]:
         "matrix": 1,
         "aspect": 48 / 40,
         "role": 1,  # a matrix
+        "network.matrices": 1,
         "total_steps": STEPS,
         "lr": 1,
     }
