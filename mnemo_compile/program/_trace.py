@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import functools
+import gc
 import pathlib
 import re
 import traceback
@@ -62,7 +63,7 @@ def trace(name: str, function: Function, weights: Mapping[str, np.ndarray], inpu
     code alone says is a weight called `constant.…`; what depends on weights alone and is said in a primitive that no
     pass knows is one called `derived.…`. A function that cannot be a program raises [`MnemoError`][].
     """
-    with refusals(name), jax.checking_leaks():
+    with refusals(name), _young_heap(), jax.checking_leaks():
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(dict(weights), dict(inputs))
     names = _Names()
     scope = _Scope(name, names)
@@ -76,6 +77,24 @@ def trace(name: str, function: Function, weights: Mapping[str, np.ndarray], inpu
     with jax.default_device(jax.devices("cpu")[0]):
         results = scope.run(closed.jaxpr, closed.consts, [*known, *given])
     return scope.program(given, zip(sorted(shapes), results, strict=True))
+
+
+@contextlib.contextmanager
+def _young_heap() -> Iterator[None]:
+    """Keeps the garbage collector to what is made inside.
+
+    JAX looks for leaks with a full collection after each function that it traces. What was there before holds no tracer
+    of its own, and in a large process to go through it takes nearly all of the time.
+    """
+    if gc.get_freeze_count():
+        # Somebody keeps objects from the collector, and there is one such place for all.
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

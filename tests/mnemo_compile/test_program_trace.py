@@ -1,5 +1,6 @@
 """Tracing: what a JAX function becomes, as text."""
 
+import gc
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -81,6 +82,25 @@ def test_a_column_of_rows_is_a_slice() -> None:
         ("reshape", {}),
         ("slice", {"axis": 1, "start": 3, "stop": 4}),
     ]
+
+
+@pytest.mark.parametrize("is_frozen", [False, True], ids=["thawed", "frozen"])
+def test_what_others_keep_from_the_garbage_collector_stays_kept(is_frozen: bool) -> None:
+    during = []
+
+    def function(weights: Arrays, inputs: Arrays) -> dict[str, Any]:
+        during.append(gc.get_freeze_count())
+        return {"y": -inputs["x"]}
+
+    if is_frozen:
+        gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        traced(function, x=rows_of(4))
+        assert during[0] > 0
+        assert (before > 0) == (gc.get_freeze_count() > 0) == is_frozen
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize("kernel", ["positive", "hyperbolic", "relu"])

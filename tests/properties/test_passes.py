@@ -124,7 +124,7 @@ def build(draws: list[Draw]) -> Callable[[Arrays, Arrays], dict[str, Any]]:
 DRAWS = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 99), st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=20
 )
-MANY = hypothesis.settings(max_examples=20, deadline=None)
+MANY = hypothesis.settings(max_examples=500, deadline=None)
 
 
 def inputs(seed: int) -> dict[str, np.ndarray]:
@@ -157,7 +157,7 @@ def test_a_program_means_what_its_function_computes(draws: list[Draw], seed: int
 
 
 @pytest.mark.parametrize("name", list(PASSES)[2:])
-@hypothesis.settings(max_examples=10, deadline=None)
+@hypothesis.settings(max_examples=50, deadline=None)
 @given(draws=DRAWS, seed=st.integers(0, 3))
 def test_a_pass_changes_no_result(name: str, draws: list[Draw], seed: int) -> None:
     before = canonicalise(inline(traced(draws)))
@@ -187,7 +187,7 @@ def outlined(program: Program, start: int, stop: int) -> Program:
     return dataclasses.replace(program, equations=(*program.equations[:start], call, *rest), outputs=outputs)
 
 
-@hypothesis.settings(max_examples=10, deadline=None)
+@hypothesis.settings(max_examples=50, deadline=None)
 @given(draws=DRAWS.filter(lambda draws: len(draws) > 4), places=st.tuples(st.integers(0, 30), st.integers(1, 30)))
 def test_inlining_a_part_gives_the_whole(draws: list[Draw], places: tuple[int, int]) -> None:
     program = canonicalise(inline(traced(draws)))
@@ -201,7 +201,7 @@ def test_inlining_a_part_gives_the_whole(draws: list[Draw], places: tuple[int, i
     assert_same(evaluate(whole, inputs(0), np.float64), expected, 1e-12)
 
 
-@hypothesis.settings(max_examples=10, deadline=None)
+@hypothesis.settings(max_examples=50, deadline=None)
 @given(draws=DRAWS)
 def test_nothing_is_left_that_a_pass_would_take(draws: list[Draw]) -> None:
     program = optimise(traced(draws))
