@@ -1,8 +1,10 @@
 """What the tests of more than one part share."""
 
+import os
 import pathlib
 from collections.abc import Callable
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,6 +15,23 @@ SMALL = {"kind": "mnemosyne", "token": 4, "meta_tokens": 2, "random_features": 2
 """A cell with as few weights as one can have."""
 
 Freeze = Callable[..., FrozenCell]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One folder of compiled programs for all tests of the run and the processes they start: many export the same cell
+    or meta-train the same family, and to compile is most of their time."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla"
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        # With a limit it is locked, and nothing is read that is half written.
+        "jax_compilation_cache_max_size": 2**32,
+    }
+    for name, value in settings.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")

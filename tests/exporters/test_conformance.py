@@ -42,6 +42,7 @@ CELLS: dict[str, Callable[[], AbstractCell]] = {
     "adam": lambda: cell_config({"kind": "adam"}).build(),
 }
 LONG = ("mnemosyne-relu", "coordinate-wise", "levels")
+LONG_IN = {"everything": ("onnx", "optax", "stablehlo"), "lstm": ("optax", "stablehlo")}
 
 
 class Subject:
@@ -66,7 +67,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 def subjects(name: str, target: str) -> Any:
     """A cell in a target, to be run always or at length."""
-    is_long = name in LONG or (name == "everything" and target in ("optax", "stablehlo"))
+    is_long = name in LONG or target in LONG_IN.get(name, ())
     return pytest.param(name, target, marks=SLOW if is_long else ())
 
 

@@ -172,7 +172,7 @@ def test_a_training_loop_can_be_scanned(
     assert int(state.step) == 3
 
 
-@pytest.mark.parametrize("block_size", [64, 4096])
+@pytest.mark.parametrize("block_size", [pytest.param(64, marks=pytest.mark.slow), 4096])
 def test_an_ensemble_equals_its_members(optax_package: ModuleType, block_size: int) -> None:
     shapes = {"w": (16, 20), "v": (9,)}
     transformation = optax_package.mnemosyne(block_size=block_size)

@@ -1,9 +1,7 @@
 """A meta-training run small enough to be tried many times."""
 
-import os
 import pathlib
 
-import jax
 import pytest
 
 CONFIG = """
@@ -49,12 +47,3 @@ def config(tmp_path: pathlib.Path) -> pathlib.Path:
     path = tmp_path / "small.toml"
     path.write_text(CONFIG)
     return path
-
-
-@pytest.fixture(autouse=True)
-def compiled_programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One folder of compiled programs for all these tests and the processes they start."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla"
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
-    jax.config.update("jax_compilation_cache_dir", str(folder))

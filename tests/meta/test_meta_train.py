@@ -212,7 +212,7 @@ def test_where_the_system_has_no_memory_maps_left_that_is_said(
     MetaStep(load_config(str(config)))
 
 
-@pytest.mark.parametrize("kind", ["truncated", "persistent"])
+@pytest.mark.parametrize("kind", [pytest.param("truncated", marks=SLOW), "persistent"])
 def test_only_what_is_named_is_meta_trained(config: pathlib.Path, tmp_path: pathlib.Path, kind: str) -> None:
     overrides = (f"estimator.kind={kind}", 'outer.trains=["context_out", "second_rate"]')
     before = cell_weights(load_config(str(config), overrides).cell.build())

@@ -47,7 +47,7 @@ def start(family: AbstractFamily, key: jax.Array) -> Params:
     return [t.mean + t.deviation * jax.random.normal(k, t.shape) for t, k in zip(family.tensors, keys, strict=True)]
 
 
-QUICK = (0, 2, 5, 7, 9, 13, 14, 17)
+QUICK = (0, 2, 5, 7, 9, 14, 17)
 """Of every kind of network, data and loss something."""
 
 
@@ -103,7 +103,8 @@ def test_tasks_of_a_family_differ() -> None:
     for data in FAMILIES:
         family = family_of(data)
         key = jax.random.key(0)
-        batches = [jax.jit(lambda k, f=family: f.batch(f.draw(k), key, "train"))(jax.random.key(s)) for s in range(3)]
+        draw = jax.jit(lambda k, f=family, key=key: f.batch(f.draw(k), key, "train"))
+        batches = [draw(jax.random.key(seed)) for seed in range(3)]
         one, *others = (jax.tree.leaves(batch) for batch in batches)
         pairs = [pair for other in others for pair in zip(one, other, strict=True)]
         is_table_of_numbers = data.get("data") == {"kind": "diabetes"} or data.get("reconstructs", False)

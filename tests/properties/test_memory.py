@@ -23,7 +23,7 @@ KERNELS = st.sampled_from(["positive", "hyperbolic", "relu"])
     heads=st.integers(1, 2),
     kernel=KERNELS,
 )
-@hypothesis.settings(max_examples=12, deadline=None)
+@hypothesis.settings(max_examples=6, deadline=None)
 def test_recurrence_equals_the_explicit_discounted_sum(
     seed: int, steps: int, slots: int, token: int, heads: int, kernel: Kernel
 ) -> None:

@@ -22,7 +22,7 @@ from tests.helpers import layout_of, learned_cell, normal, relative, trajectory
 SHAPES = st.sampled_from(
     [[()], [(1,), (7,)], [(31,), (32,), (33,), (5, 1)], [(13, 11), (), (3, 3, 4, 2)], [(40, 40), (2,)]]
 )
-FEW = hypothesis.settings(max_examples=8, deadline=None)
+FEW = hypothesis.settings(max_examples=5, deadline=None)
 
 
 def whole_rows(cell, shape, seed):
