@@ -237,7 +237,9 @@ def test_buffers_can_be_donated(optax_package: ModuleType) -> None:
     assert all(leaf.is_deleted() for leaf in old)
 
 
-@pytest.mark.parametrize("shape", [(1024, 512), (524_293,), (700, 751)])
+@pytest.mark.parametrize(
+    "shape", [(524_293,), *(pytest.param(shape, marks=pytest.mark.slow) for shape in [(1024, 512), (700, 751)])]
+)
 def test_the_workspace_is_a_block_and_not_a_tensor(optax_package: ModuleType, shape: tuple[int, ...]) -> None:
     transformation = optax_package.mnemosyne(block_size=8192)
     params = [jax.ShapeDtypeStruct(shape, np.float32)]

@@ -169,7 +169,7 @@ def test_a_meta_gradient_that_is_not_finite_moves_nothing_and_is_counted(config:
 
 
 @hypothesis.given(half_life=st.integers(1, 9))
-@hypothesis.settings(max_examples=5, deadline=None)
+@hypothesis.settings(max_examples=3, deadline=None)
 def test_the_rate_of_the_meta_optimizer_halves(half_life: int) -> None:
     optimizer = OuterConfig(learning_rate=0.1, half_life=half_life).optimizer
     gradient, state = jnp.ones(1), optimizer.init(jnp.ones(1))

@@ -124,7 +124,7 @@ def build(draws: list[Draw]) -> Callable[[Arrays, Arrays], dict[str, Any]]:
 DRAWS = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 99), st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=20
 )
-MANY = hypothesis.settings(max_examples=500, deadline=None)
+MANY = hypothesis.settings(max_examples=60, deadline=None)
 
 
 def inputs(seed: int) -> dict[str, np.ndarray]:

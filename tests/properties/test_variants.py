@@ -150,7 +150,7 @@ def test_any_split_of_the_chunks_gives_the_same_step(variant: dict[str, Any], se
 
 
 @hypothesis.given(variant=variants())
-@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.settings(max_examples=10, deadline=None)
 def test_bytes_of_state_are_known_before_there_is_any(variant: dict[str, Any]) -> None:
     cell = cell_config(variant).build()
     shape = (24, 16)
@@ -242,7 +242,7 @@ def test_rounding_to_bfloat16_keeps_the_mean(seed: int, exponent: int, discount:
 
 
 @hypothesis.given(total=st.integers(1, 4000))
-@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.settings(max_examples=10, deadline=None)
 def test_a_horizon_shortens_steps_by_the_root_of_what_it_is_longer_and_a_shorter_one_does_not(total: int) -> None:
     plain, shortened = (
         cell_config({"kind": "mnemosyne", "token": 2, "reference_horizon": reference}).build()
