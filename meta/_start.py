@@ -8,8 +8,20 @@ from mnemo_compile.errors import UsageError
 
 from ._config import RunConfig
 
-MAY_DIFFER = ("seed", "state_dtype")
-"""What fresh weights would have been, and how exactly the state is kept: neither changes what a weight means."""
+MAY_DIFFER = (
+    "seed",
+    "state_dtype",
+    "matrix_step",
+    "vector_step",
+    "nesterov",
+    "cautious",
+    "warm_up",
+    "reference_horizon",
+    "reference_matrices",
+    "annealing",
+)
+"""What fresh weights would have been, how exactly the state is kept, and the prior that the networks bend: none changes
+what a weight means."""
 
 
 class Start(NamedTuple):

@@ -83,6 +83,9 @@ class MnemosyneConfig(AbstractCellConfig):
     """The step has a second factor within exp(±adaptation), which moves little by little and stays where it is."""
     nesterov: Annotated[float, pydantic.Field(ge=0, le=2)] = added(0.0)
     """Prior weight of this step's gradient in the direction, beside what memory says."""
+    cautious: Annotated[float, pydantic.Field(ge=0, le=1)] = added(0.0)
+    """How much of its step a coordinate loses whose direction is against this step's gradient (Liang et al. 2024, arXiv
+    2411.16085)."""
     warm_up: Fraction = added(0.02)
     """Share of the horizon over which the step grows from zero."""
     reference_horizon: Annotated[int, pydantic.Field(ge=0)] = added(0)
@@ -118,6 +121,9 @@ EPSILON = 1e-5
 """Floor of a coordinate's second-moment root, relative to the tensor's root mean square."""
 ADAPTATION = 0.05
 """The most that one step adds to `adapted`, of the 1 that it may reach."""
+CAUTION = 1e-3
+"""Product of direction and gradient, both over the second moment's root, at which half of `cautious` is lost: a
+coordinate without gradient keeps its step."""
 SPREAD_FLOOR = 0.2
 """The direction is divided by its root mean square or by this, whichever is larger: of a gradient that touches few
 coordinates, or none of the sampled ones, the step stays that of Adam times at most 1 / SPREAD_FLOOR."""
@@ -449,6 +455,9 @@ class Mnemosyne(AbstractCell):
             direction = direction + (self.config.nesterov + bend[1]) * soft_clip(slope, 3.0)
         for place, head in enumerate(heads[1:], 2):
             direction = direction + bend[place] * head
+        if self.config.cautious:
+            against = jnp.maximum(-direction * soft_clip(slope, 3.0), 0)
+            direction = direction * (1 - self.config.cautious * against / (against + CAUTION))
         return direction, {**recalled.memory, **moment, **remembered}
 
     def scale(self, context: Rows, spread: Rows) -> Float[Array, " tensors"]:

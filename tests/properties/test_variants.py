@@ -280,3 +280,31 @@ def test_a_deeper_network_takes_steps_smaller_by_the_root_of_what_it_has_more_ma
         np.testing.assert_array_equal(steps[1], steps[0])
     else:
         np.testing.assert_allclose(steps[1], steps[0] * (2 / matrices) ** 0.5, rtol=1e-3, atol=1e-7)
+
+
+@functools.cache
+def step_of(cautious: float) -> tuple[AbstractCell, Any]:
+    """A cell with this much caution that has learned nothing, and its step, jitted."""
+    cell = cell_config({"kind": "mnemosyne", "token": 2, "nesterov": 0.4, "cautious": cautious}).build()
+    return cell, jax.jit(functools.partial(_step.step, cell, layout_of(cell, [(16, 8)])))
+
+
+@hypothesis.given(seed=st.integers(0, 2**16), cautious=st.sampled_from([0.25, 1.0]))
+@hypothesis.settings(max_examples=10, deadline=None)
+def test_caution_takes_its_share_of_what_goes_up_the_gradient(seed: int, cautious: float) -> None:
+    (cell, plain), (_, careful) = step_of(0.0), step_of(cautious)
+    layout = layout_of(cell, [(16, 8)])
+    param = _step.pack(layout, normal(seed, [(16, 8)]))
+    state = _step.init(cell, layout)
+    for step in range(3):
+        param, state = plain(param, _step.pack(layout, normal(seed + step, [(16, 8)])), state)
+    grad = _step.pack(layout, normal(seed + 3, [(16, 8)]))
+    moved, less = (np.asarray(step(param, grad, state)[0] - param).ravel() for step in (plain, careful))
+    slope = np.asarray(grad).ravel()
+    is_with, is_against = (sign * moved * slope > 0.05 * np.abs(moved).max() for sign in (-1, 1))
+    hypothesis.assume(is_against.any())
+    # What agrees grows by one factor, for the direction's root mean square is divided out.
+    grown = less[is_with] / moved[is_with]
+    np.testing.assert_allclose(grown, grown[0], rtol=1e-3)
+    assert grown[0] > 1
+    np.testing.assert_allclose(less[is_against] / moved[is_against] / grown[0], 1 - cautious, atol=0.05)
