@@ -27,6 +27,8 @@ from ._processes import from_first, gathered, join, losing_no_one, Place, say
 from ._sharding import fetch
 from ._start import first_cell, Start, starting_from
 
+PROGRAM_BYTES = 4 * 2**30
+"""Compiled programs that are kept; those not used for longest go."""
 SKIPPED_AT_MOST = 10
 """Non-finite meta-gradients in a row after which a run stops."""
 
@@ -140,7 +142,9 @@ def _compile(config: RunConfig, cell: AbstractCell) -> MetaStep:
 def _keep_compiled_programs() -> None:
     """A second run of a configuration starts in seconds."""
     if getattr(jax.config, "jax_compilation_cache_dir") is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
+        # With a limit JAX locks the folder, so that runs side by side read nothing half written.
+        jax.config.update("jax_compilation_cache_max_size", PROGRAM_BYTES)
 
 
 def _from(start: Start | None) -> str:
