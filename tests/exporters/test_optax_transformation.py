@@ -36,6 +36,7 @@ def run(transformation: Any, params: Any, shapes: Any, steps: int = 3) -> tuple[
     return params, state
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None)
 @given(shapes=TREES, block_size=st.sampled_from([64, 4096]))
 def test_every_block_size_gives_the_same_update(optax_package: ModuleType, shapes: Any, block_size: int) -> None:
