@@ -6,7 +6,7 @@ python -m benchmarks.priors runs/base/bundle --lr 0.5 1 2              # a meta-
 python -m benchmarks.priors mnemosyne-base@0.1.0 --set cell.reference_matrices=6  # its weights under another prior
 
 For finding priors that are worth meta-training; docs/experiments.md says what was found. `--task` names the tasks, and
-`--skip` leaves some out.
+`--skip` leaves some out. `--out FOLDER` keeps the cell under that prior, as a bundle to publish.
 """
 
 import argparse
@@ -35,6 +35,15 @@ def cell_of(name: str, overrides: tuple[str, ...]) -> AbstractCell:
     return with_weights(cell_config(data["cell"]).build(), frozen.weights)
 
 
+def keep(name: str, overrides: tuple[str, ...], folder: pathlib.Path) -> None:
+    """Writes a meta-trained cell under another prior; its manifest says what it was made by."""
+    manifest = mnemo.load(name).manifest
+    then = " ".join(["python -m benchmarks.priors RUN/bundle", *(f"--set {override}" for override in overrides)])
+    training = manifest.training.model_copy(update={"command": f"{manifest.training.command}; {then}"})
+    cell = cell_of(name, overrides)
+    mnemo.save(mnemo.freeze(cell, name=manifest.name, version=manifest.version, training=training), folder)
+
+
 def main() -> None:
     """Prints a row a task, with speedup, training loss over tuned AdamW's, and validation loss relative to it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,7 +54,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--task", nargs="*", default=[], help="only these")
     parser.add_argument("--skip", nargs="*", default=[], help="tasks to leave out")
+    parser.add_argument("--out", type=pathlib.Path, help="where to keep the cell under this prior")
     arguments = parser.parse_args()
+    if arguments.out is not None:
+        keep(arguments.cell, tuple(arguments.overrides), arguments.out)
     cell = cell_of(arguments.cell, tuple(arguments.overrides))
     suite, seeds, factors = load_suite(arguments.suite), arguments.seeds, arguments.lr
     pairs: dict[float, list[Pair]] = {factor: [] for factor in factors}
