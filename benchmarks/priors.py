@@ -24,9 +24,14 @@ from mnemo_compile.meta.evaluation._judgement import geometric_mean, held_out_of
 from mnemo_compile.meta.evaluation._training import reference, Runs, train
 
 
+def is_configuration(name: str) -> bool:
+    """Whether it names a preset or a TOML file, and no meta-trained cell."""
+    return name in presets() or pathlib.Path(name).suffix == ".toml"
+
+
 def cell_of(name: str, overrides: tuple[str, ...]) -> AbstractCell:
     """Of a preset or a TOML file, untrained, or of a bundle or an entry of the zoo; with other settings."""
-    if name in presets() or pathlib.Path(name).suffix == ".toml":
+    if is_configuration(name):
         return load_config(name, overrides).cell.build()
     frozen = mnemo.load(name)
     data = {"cell": frozen.config.model_dump()}
@@ -35,12 +40,12 @@ def cell_of(name: str, overrides: tuple[str, ...]) -> AbstractCell:
     return with_weights(cell_config(data["cell"]).build(), frozen.weights)
 
 
-def keep(name: str, overrides: tuple[str, ...], folder: pathlib.Path) -> None:
+def keep(cell: AbstractCell, name: str, overrides: tuple[str, ...], folder: pathlib.Path) -> None:
     """Writes a meta-trained cell under another prior; its manifest says what it was made by."""
     manifest = mnemo.load(name).manifest
-    then = " ".join(["python -m benchmarks.priors RUN/bundle", *(f"--set {override}" for override in overrides)])
+    settings = " ".join(f"--set {override}" for override in overrides)
+    then = f"python -m benchmarks.priors RUN/bundle {settings} --out FOLDER"
     training = manifest.training.model_copy(update={"command": f"{manifest.training.command}; {then}"})
-    cell = cell_of(name, overrides)
     mnemo.save(mnemo.freeze(cell, name=manifest.name, version=manifest.version, training=training), folder)
 
 
@@ -56,9 +61,12 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[], help="tasks to leave out")
     parser.add_argument("--out", type=pathlib.Path, help="where to keep the cell under this prior")
     arguments = parser.parse_args()
+    if arguments.out is not None and is_configuration(arguments.cell):
+        parser.error(f"--out keeps a meta-trained cell, and {arguments.cell} is a configuration; name a bundle")
+    overrides = tuple(arguments.overrides)
+    cell = cell_of(arguments.cell, overrides)
     if arguments.out is not None:
-        keep(arguments.cell, tuple(arguments.overrides), arguments.out)
-    cell = cell_of(arguments.cell, tuple(arguments.overrides))
+        keep(cell, arguments.cell, overrides, arguments.out)
     suite, seeds, factors = load_suite(arguments.suite), arguments.seeds, arguments.lr
     pairs: dict[float, list[Pair]] = {factor: [] for factor in factors}
     print(f"{'lr':24}" + "".join(f"{factor:>22g}" for factor in factors))
