@@ -18,6 +18,7 @@ MAY_DIFFER = (
     "warm_up",
     "reference_horizon",
     "reference_matrices",
+    "reference_width",
     "annealing",
 )
 """What fresh weights would have been, how exactly the state is kept, and the prior that the networks bend: none changes

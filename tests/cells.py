@@ -236,6 +236,7 @@ EVERYTHING = {
     "warm_up": 0.1,
     "reference_horizon": 10,
     "reference_matrices": 2,
+    "reference_width": 3,
     "annealing": "linear",
 }
 """Mnemosyne with every variation that a tensor-wise one has not."""
@@ -272,6 +273,7 @@ def variants(draw: st.DrawFn) -> dict[str, Any]:
         "warm_up": draw(st.sampled_from([0.02, 0.2])),
         "reference_horizon": draw(st.sampled_from([0, 10])),
         "reference_matrices": draw(st.sampled_from([0, 1])),
+        "reference_width": draw(st.sampled_from([0, 2])),
         "annealing": draw(st.sampled_from(["cosine", "linear"])),
     }
 

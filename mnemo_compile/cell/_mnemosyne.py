@@ -92,6 +92,9 @@ class MnemosyneConfig(AbstractCellConfig):
     """Over a longer horizon than this the step is smaller, by the root of their ratio; 0 for steps of one size."""
     reference_matrices: Annotated[int, pydantic.Field(ge=0)] = added(0)
     """In a network of more matrices than this the step is smaller, by the root of their ratio; 0 for one size."""
+    reference_width: Annotated[int, pydantic.Field(ge=0)] = added(0)
+    """A matrix of more coordinates than a square one of this width takes a smaller step, by the root of the ratio of
+    the widths; 0 for one size."""
     annealing: Literal["cosine", "linear"] = added("cosine")
     """How the step goes down to the horizon."""
 
@@ -313,14 +316,19 @@ class Mnemosyne(AbstractCell):
             self.config.vector_step * jnp.maximum(rms, 1),
         )
 
-    def _reduction(self, network: Rows, clock: Rows) -> Float[Array, " tensors"]:
-        """What is left of the step over a long horizon, where noise adds up over the steps, and in a deep network,
-        where what the tensors change adds up."""
+    def _reduction(self, network: Rows, facts: Rows, clock: Rows) -> Float[Array, " tensors"]:
+        """What is left of the step over a long horizon, where noise adds up over the steps, in a deep network, where
+        what the tensors change adds up, and of a wide matrix, whose inputs' changes do (Yang et al. 2022, arXiv
+        2203.03466: of Adam's step the inverse of the width, which is the root of it relative to the matrix)."""
         reduction = jnp.ones_like(clock["total"])
         if self.config.reference_horizon:
             reduction = root_ratio(self.config.reference_horizon, clock["total"])
         if self.config.reference_matrices:
             reduction = reduction * root_ratio(self.config.reference_matrices, network["matrices"])
+        if self.config.reference_width:
+            # Of a square matrix of as many coordinates: the same for any transpose.
+            width = jnp.where(facts["matrix"] > 0, jnp.sqrt(facts["coordinates"]), 1)
+            reduction = reduction * root_ratio(self.config.reference_width, width)
         return reduction
 
     def _tokens(
@@ -403,7 +411,7 @@ class Mnemosyne(AbstractCell):
         told, weight = self.coordinates.recall(key, query, self.read_bias, self._kept(), facts, state)
         told_of_moment, moment = self.moment.recall(moments, facts, discount(self.second_rate), state, next_level)
         context = {
-            "step": self._prior(summary, facts) * schedule * self._reduction(network, clock) * jnp.exp(factor),
+            "step": self._prior(summary, facts) * schedule * self._reduction(network, facts, clock) * jnp.exp(factor),
             "unbias_square": 1 / square_weight,
             "level": level,
             "film": film,

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from typing import Any
 
 import hypothesis
@@ -280,6 +281,30 @@ def test_a_deeper_network_takes_steps_smaller_by_the_root_of_what_it_has_more_ma
         np.testing.assert_array_equal(steps[1], steps[0])
     else:
         np.testing.assert_allclose(steps[1], steps[0] * (2 / matrices) ** 0.5, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (8, 8), (32, 2), (4, 16), (2, 4, 8), (200,)])
+def test_a_wider_matrix_takes_steps_smaller_by_the_root_of_what_it_is_wider(shape: tuple[int, ...]) -> None:
+    plain, shortened = (
+        cell_config({"kind": "mnemosyne", "token": 2, "reference_width": reference}).build() for reference in (0, 4)
+    )
+    shapes = [shape, (3,)]
+    layout = layout_of(plain, shapes)
+    start, grad = _step.pack(layout, normal(1, shapes)), _step.pack(layout, normal(2, shapes))
+    wide, vector = zip(
+        *(
+            _step.unpack(
+                layout, _step.step(cell, layout, start, grad, _step.init(cell, layout), total_steps=9.0)[0] - start
+            )
+            for cell in (plain, shortened)
+        ),
+        strict=True,
+    )
+    np.testing.assert_array_equal(vector[1], vector[0])
+    if len(shape) == 1 or math.prod(shape) <= 16:
+        np.testing.assert_array_equal(wide[1], wide[0])
+    else:
+        np.testing.assert_allclose(wide[1], wide[0] * (16 / math.prod(shape)) ** 0.25, rtol=1e-3, atol=1e-7)
 
 
 @functools.cache
