@@ -1,8 +1,9 @@
-"""`python -m benchmarks.inner_steps`: how many inner steps a second meta-training takes, beside a loop over its tasks.
+"""`python -m benchmarks.inner_steps`: how many inner steps a second meta-training takes, beside loops over its tasks.
 
-The family is a perceptron 64-32-10 on digits, batch 64; the cell that of `mnemosyne-base`. Both sides are jitted and
-compute the same forward unrolls of the same tasks; one is a program over all of them, the other that of one task,
-called for each.
+The family is a perceptron 64-32-10 on digits, batch 64; the cell that of `mnemosyne-base`. All sides are jitted and
+take the same steps of the same tasks: one program over all of them, which lie on all devices as in meta-training; the
+program of a truncation of one task, called for each; and that of a step of one task, called for each step of each. For
+two cores, `XLA_FLAGS=--xla_force_host_platform_device_count=2`.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import equinox as eqx
 import jax
 
 from mnemo_compile.meta import load_config
-from mnemo_compile.meta._unroll import Problem
+from mnemo_compile.meta._sharding import over_tasks, task_mesh
+from mnemo_compile.meta._unroll import Problem, Task
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:
@@ -29,7 +31,7 @@ def seconds(function: Callable[[], Any], repeats: int) -> float:
 
 
 def main() -> None:
-    """Prints both figures and their ratio."""
+    """Prints the figures and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
@@ -41,15 +43,26 @@ def main() -> None:
     keys = jax.random.split(jax.random.key(0), arguments.tasks)
     tasks = jax.jit(jax.vmap(lambda key: problem.draw(weights, key)))(keys)
     each = [jax.tree.map(lambda rows, place=place: rows[place], tasks) for place in range(arguments.tasks)]
-    together = jax.jit(jax.vmap(lambda task: problem.run(weights, task)))
-    one = jax.jit(lambda task: problem.run(weights, task))
+    side_by_side = over_tasks(task_mesh(arguments.tasks), arguments.tasks)
+    spread = jax.device_put(tasks, side_by_side)
+    together = jax.jit(jax.vmap(lambda task: problem.run(weights, task)), out_shardings=side_by_side)
+    truncation = jax.jit(lambda task: problem.run(weights, task))
+    another = jax.jit(lambda task: problem.maybe_another(weights, task))
+    step = jax.jit(lambda task: problem.advance(weights, task, 1)[0])
+
+    def step_by_step(task: Task) -> Task:
+        task = another(task)
+        for _ in range(problem.truncation):
+            task = step(task)
+        return task
+
     steps = arguments.tasks * config.inner.truncation
-    fast = steps / seconds(lambda: together(tasks), arguments.repeats)
-    slow = steps / seconds(lambda: [one(task) for task in each], arguments.repeats)
+    fast = steps / seconds(lambda: together(spread), arguments.repeats)
     print(f"{problem.family.name}, {arguments.tasks} tasks, {config.inner.truncation} inner steps each")
-    print(f"one program over all tasks  {fast:10,.0f} inner steps/s")
-    print(f"a jitted loop over tasks    {slow:10,.0f} inner steps/s")
-    print(f"ratio                       {fast / slow:10.1f}")
+    print(f"one program over all tasks, {side_by_side.mesh.size} devices  {fast:10,.0f} inner steps/s")
+    for name, one in (("tasks", truncation), ("tasks and their steps", step_by_step)):
+        slow = steps / seconds(lambda one=one: [one(task) for task in each], arguments.repeats)
+        print(f"a jitted loop over {name:21}  {slow:10,.0f} inner steps/s, ratio {fast / slow:.1f}")
 
 
 if __name__ == "__main__":
