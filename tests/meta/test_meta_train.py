@@ -57,6 +57,7 @@ def test_a_run_leaves_bundle_metrics_events_and_curve(config: pathlib.Path, tmp_
     assert any(p.stat().st_size for p in (out / "events").iterdir())
 
 
+@pytest.mark.slow
 def test_minutes_and_steps_reach_the_same_weights(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
     timed = meta_train(str(config), tmp_path / "timed", minutes=0.01)
     steps = timed.manifest.training.meta_steps
