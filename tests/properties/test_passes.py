@@ -159,6 +159,8 @@ def test_a_program_means_what_its_function_computes(draws: list[Draw], seed: int
 @pytest.mark.parametrize("name", list(PASSES)[2:])
 @hypothesis.settings(max_examples=50, deadline=None)
 @given(draws=DRAWS, seed=st.integers(0, 3))
+# An einsum whose only use is a transpose, which random programs seldom have.
+@hypothesis.example(draws=[(0, 0, 0, 0), (2, 0, 1, 0), (0, 0, 0, 0), (0, 0, 0, 0), (0, 56, 5, 0)], seed=0)
 def test_a_pass_changes_no_result(name: str, draws: list[Draw], seed: int) -> None:
     before = canonicalise(inline(traced(draws)))
     after = PASSES[name](before)
@@ -166,7 +168,9 @@ def test_a_pass_changes_no_result(name: str, draws: list[Draw], seed: int) -> No
     bound = 1e-4 if name == "fold" else 1e-12
     expected = evaluate(before, inputs(seed), np.float64)
     assert_same(evaluate(after, inputs(seed), np.float64), expected, bound)
-    assert cost(after) <= cost(before) or cost(after).operations <= cost(before).operations
+    # What a pass leaves without use goes later.
+    old, new = cost(PASSES["dce"](before)), cost(PASSES["dce"](after))
+    assert new <= old or new.operations <= old.operations
 
 
 def outlined(program: Program, start: int, stop: int) -> Program:
