@@ -19,6 +19,7 @@ MAY_DIFFER = (
     "reference_horizon",
     "reference_matrices",
     "reference_width",
+    "signal_to_noise",
     "annealing",
 )
 """What fresh weights would have been, how exactly the state is kept, and the prior that the networks bend: none changes

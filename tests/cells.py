@@ -237,6 +237,7 @@ EVERYTHING = {
     "reference_horizon": 10,
     "reference_matrices": 2,
     "reference_width": 3,
+    "signal_to_noise": 0.5,
     "annealing": "linear",
 }
 """Mnemosyne with every variation that a tensor-wise one has not."""
@@ -274,6 +275,7 @@ def variants(draw: st.DrawFn) -> dict[str, Any]:
         "reference_horizon": draw(st.sampled_from([0, 10])),
         "reference_matrices": draw(st.sampled_from([0, 1])),
         "reference_width": draw(st.sampled_from([0, 2])),
+        "signal_to_noise": draw(st.sampled_from([0.0, 0.5, 1.0])),
         "annealing": draw(st.sampled_from(["cosine", "linear"])),
     }
 

@@ -95,6 +95,9 @@ class MnemosyneConfig(AbstractCellConfig):
     reference_width: Annotated[int, pydantic.Field(ge=0)] = added(0)
     """A matrix of more coordinates than a square one of this width takes a smaller step, by the root of the ratio of
     the widths; 0 for one size."""
+    signal_to_noise: Annotated[float, pydantic.Field(ge=0, le=1)] = added(0.0)
+    """Power of the direction's root mean square that the step grows with: 0 and steps are of one size however noisy the
+    gradients are, 1 and they follow their ratio of signal to noise as Adam's do (Kingma and Ba 2015, section 2.1)."""
     annealing: Literal["cosine", "linear"] = added("cosine")
     """How the step goes down to the horizon."""
 
@@ -130,6 +133,9 @@ coordinate without gradient keeps its step."""
 SPREAD_FLOOR = 0.2
 """The direction is divided by its root mean square or by this, whichever is larger: of a gradient that touches few
 coordinates, or none of the sampled ones, the step stays that of Adam times at most 1 / SPREAD_FLOOR."""
+USUAL_SPREAD = 0.5
+"""A direction of this root mean square takes the same step at any `signal_to_noise`. It is 1 where all gradients agree,
+and about 0.25 where they are noise, of which an average with a discount of 0.9 leaves √0.053."""
 
 
 def soft_clip(x: Float[Array, "*shape"], limit: float) -> Float[Array, "*shape"]:
@@ -470,7 +476,11 @@ class Mnemosyne(AbstractCell):
 
     def scale(self, context: Rows, spread: Rows) -> Float[Array, " tensors"]:
         rms = jnp.sqrt(spread["square"] / spread["count"] + TINY)
-        return context["step"] / jnp.maximum(rms, SPREAD_FLOOR)
+        spread_of = jnp.maximum(rms, SPREAD_FLOOR)
+        step = context["step"]
+        if self.config.signal_to_noise:
+            step = step * jnp.exp(self.config.signal_to_noise * jnp.log(spread_of * (1 / USUAL_SPREAD)))
+        return step / spread_of
 
 
 def _sizes(summary: Rows, facts: Rows) -> tuple[Float[Array, " tensors"], Float[Array, " tensors"]]:

@@ -307,6 +307,30 @@ def test_a_wider_matrix_takes_steps_smaller_by_the_root_of_what_it_is_wider(shap
         np.testing.assert_allclose(wide[1], wide[0] * (16 / math.prod(shape)) ** 0.25, rtol=1e-3, atol=1e-7)
 
 
+@hypothesis.given(seed=st.integers(0, 2**16), power=st.sampled_from([0.5, 1.0]), mean=st.sampled_from([0.0, 1.0, 8.0]))
+@hypothesis.settings(max_examples=10, deadline=None)
+def test_a_step_follows_the_signal_to_noise_as_adams_does_to_this_power(seed: int, power: float, mean: float) -> None:
+    plain, following = (
+        cell_config({**NOTHING_LEARNED, "momentum": [0.9], "signal_to_noise": each}).build() for each in (0.0, power)
+    )
+    shape, steps = (16, 8), 12
+    params = normal(seed, [shape])
+    history = [[grad + mean for grad in normal(seed + 1 + step, [shape])] for step in range(steps)]
+    adam: Any = optax.scale_by_adam(0.9, 0.99, eps=0)
+    state, direction = adam.init(params), [jnp.zeros(shape)]
+    for grads in history:
+        direction, state = adam.update(grads, state)
+    moved = []
+    for cell in (plain, following):
+        before, after = (trajectory(cell, [shape], params, grads)[0][0] for grads in (history[:-1], history))
+        moved.append((after - before).ravel())
+    # What comes before the last step differs too, and with it the matrix that the last is relative to.
+    sizes = [float(jnp.linalg.norm(each)) for each in moved]
+    rms = float(jnp.sqrt(jnp.mean(jnp.square(direction[0]))))
+    assert sizes[1] / sizes[0] == pytest.approx((rms / 0.5) ** power, rel=0.02)
+    assert_parallel(moved[1], moved[0])
+
+
 @functools.cache
 def step_of(cautious: float) -> tuple[AbstractCell, Any]:
     """A cell with this much caution that has learned nothing, and its step, jitted."""
