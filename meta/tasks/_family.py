@@ -12,7 +12,16 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ._bundled import BundledConfig, PatchesConfig, SourceConfig
 from ._data import AbstractData, Batch, Count, Part, PARTS
 from ._networks import AbstractNetwork, NetworkConfig, Params, Tensor
-from ._procedures import ClustersConfig, MarkovConfig, ModularConfig, ShapesConfig, SignalsConfig, TeacherConfig
+from ._procedures import (
+    ClustersConfig,
+    MarkovConfig,
+    ModularConfig,
+    ParityConfig,
+    RearrangedConfig,
+    ShapesConfig,
+    SignalsConfig,
+    TeacherConfig,
+)
 
 DataConfig = Annotated[
     BundledConfig
@@ -23,7 +32,9 @@ DataConfig = Annotated[
     | MarkovConfig
     | SignalsConfig
     | ShapesConfig
-    | ModularConfig,
+    | ModularConfig
+    | ParityConfig
+    | RearrangedConfig,
     pydantic.Field(discriminator="kind"),
 ]
 

@@ -377,3 +377,99 @@ class Modular(AbstractData):
         targets = jnp.broadcast_to(instance[result][:, None], (size, 3))
         weight = jnp.broadcast_to(jnp.array([0.0, 0.0, 3.0]), (size, 3))
         return Batch(jnp.stack([instance[terms[0]], instance[terms[1]], asked], axis=1), targets, weight)
+
+
+class ParityConfig(AbstractDataConfig):
+    """Signs, and whether the product of a few of them is negative."""
+
+    kind: Literal["parity"] = "parity"
+    dimension: Count = 16
+    """Signs that are shown."""
+    counted: Annotated[int, pydantic.Field(ge=1, le=8)] = 3
+    """Signs that count."""
+
+    @property
+    def reads(self) -> Reads:
+        return "numbers"
+
+    @property
+    def tells(self) -> Tells:
+        return "classes"
+
+    def build(self) -> "Parity":
+        return Parity(self)
+
+    @pydantic.model_validator(mode="after")
+    def _has_as_many(self) -> "ParityConfig":
+        if self.counted > self.dimension:
+            raise ValueError(f"counted = {self.counted} are more signs than dimension = {self.dimension}")
+        return self
+
+
+class Parity(AbstractData):
+    """Each task counts signs at places of its own (Barak et al. 2022, arXiv 2207.08799)."""
+
+    name: str = eqx.field(static=True)
+    inputs: Shape = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
+    kind: Tells = eqx.field(static=True)
+    config: ParityConfig = eqx.field(static=True)
+
+    def __init__(self, config: ParityConfig):
+        self.name = f"parity-{config.counted}-of-{config.dimension}"
+        self.inputs = (config.dimension,)
+        self.outputs = 2
+        self.kind = "classes"
+        self.config = config
+
+    def draw(self, key: PRNGKeyArray) -> Any:
+        return jax.random.permutation(key, self.config.dimension)[: self.config.counted]
+
+    def batch(self, instance: Any, key: PRNGKeyArray, part: Part, size: int) -> Batch:
+        key = jax.random.fold_in(key, PARTS.index(part))
+        signs = jax.random.rademacher(key, (size, self.config.dimension), jnp.float32)
+        return Batch(signs, (jnp.prod(signs[:, instance], axis=1) < 0).astype(jnp.int32))
+
+
+class RearrangedConfig(AbstractDataConfig):
+    """Symbols drawn at random, which are to be told in another order: at each place what stands at another one."""
+
+    kind: Literal["rearranged"] = "rearranged"
+    symbols: Annotated[int, pydantic.Field(ge=2, le=4096)] = 32
+    places: Count = 16
+
+    @property
+    def reads(self) -> Reads:
+        return "symbols"
+
+    @property
+    def tells(self) -> Tells:
+        return "classes"
+
+    def build(self) -> "Rearranged":
+        return Rearranged(self)
+
+
+class Rearranged(AbstractData):
+    """Each task has its own order of places."""
+
+    name: str = eqx.field(static=True)
+    inputs: Shape = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
+    kind: Tells = eqx.field(static=True)
+    config: RearrangedConfig = eqx.field(static=True)
+
+    def __init__(self, config: RearrangedConfig):
+        self.name = f"rearranged-{config.places}-of-{config.symbols}"
+        self.inputs = (config.places, config.symbols)
+        self.outputs = config.symbols
+        self.kind = "classes"
+        self.config = config
+
+    def draw(self, key: PRNGKeyArray) -> Any:
+        return jax.random.permutation(key, self.config.places)
+
+    def batch(self, instance: Any, key: PRNGKeyArray, part: Part, size: int) -> Batch:
+        c = self.config
+        text = jax.random.randint(jax.random.fold_in(key, PARTS.index(part)), (size, c.places), 0, c.symbols)
+        return Batch(text, text[:, instance])

@@ -34,6 +34,12 @@ FAMILIES: list[dict[str, Any]] = [
     {"network": {"kind": "recurrent", "width": 16, "gates": False}, "data": {**TEXT, "order": 2}},
     {"kind": "quadratic", "dimension": 12, "condition": 30},
     {"kind": "quadratic", "dimension": 12, "condition": 30, "rotated": False, "noise": 0},
+    {"network": {"kind": "mlp", "widths": [32]}, "data": {"kind": "parity", "dimension": 8, "counted": 2}},
+    {"network": {"kind": "transformer", "width": 16}, "data": {"kind": "modular", "modulus": 5}},
+    {
+        "network": {"kind": "transformer", "width": 16, "causal": False},
+        "data": {"kind": "rearranged", "symbols": 6, "places": 5},
+    },
 ]
 CONFIG: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(FamilyConfig)
 
@@ -47,7 +53,7 @@ def start(family: AbstractFamily, key: jax.Array) -> Params:
     return [t.mean + t.deviation * jax.random.normal(k, t.shape) for t, k in zip(family.tensors, keys, strict=True)]
 
 
-QUICK = (0, 2, 5, 7, 9, 14, 17)
+QUICK = (0, 2, 5, 7, 9, 14, 17, 19)
 """Of every kind of network, data and loss something."""
 
 
@@ -120,6 +126,28 @@ def test_label_noise_is_in_training_only() -> None:
     share = float(jnp.mean(pairs["train"][0].targets != pairs["train"][1].targets))
     assert 0.3 < share < 0.55
     np.testing.assert_array_equal(pairs["held_out"][0].targets, pairs["held_out"][1].targets)
+
+
+def test_one_set_of_signs_explains_all_parities() -> None:
+    family = family_of({**FAMILIES[19], "batch": 256})
+    instance, explained = family.draw(jax.random.key(0)), []
+    for part in PARTS:
+        batch = family.batch(instance, jax.random.key(1), part)
+        signs, told = np.asarray(batch.inputs), np.asarray(batch.targets)
+        sets = itertools.combinations(range(8), 2)
+        explained.append([each for each in sets if ((signs[:, each].prod(axis=1) < 0) == told).all()])
+    assert len(explained[0]) == 1 and explained[1] == explained[2] == explained[0]
+
+
+def test_each_rearranged_symbol_comes_from_one_place_and_every_place_is_told() -> None:
+    family = family_of({**FAMILIES[21], "batch": 256})
+    instance = family.draw(jax.random.key(0))
+    for part in PARTS:
+        batch = family.batch(instance, jax.random.key(1), part)
+        told, shown = np.asarray(batch.targets), np.asarray(batch.inputs)
+        is_from = (told[:, :, None] == shown[:, None, :]).all(axis=0)
+        np.testing.assert_array_equal(is_from.sum(axis=0), 1)
+        np.testing.assert_array_equal(is_from.sum(axis=1), 1)
 
 
 def test_hidden_symbols_are_the_ones_that_count() -> None:
