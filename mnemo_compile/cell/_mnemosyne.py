@@ -475,12 +475,11 @@ class Mnemosyne(AbstractCell):
         return direction, {**recalled.memory, **moment, **remembered}
 
     def scale(self, context: Rows, spread: Rows) -> Float[Array, " tensors"]:
-        rms = jnp.sqrt(spread["square"] / spread["count"] + TINY)
-        spread_of = jnp.maximum(rms, SPREAD_FLOOR)
+        rms = jnp.maximum(jnp.sqrt(spread["square"] / spread["count"] + TINY), SPREAD_FLOOR)
         step = context["step"]
         if self.config.signal_to_noise:
-            step = step * jnp.exp(self.config.signal_to_noise * jnp.log(spread_of * (1 / USUAL_SPREAD)))
-        return step / spread_of
+            step = step * jnp.exp(self.config.signal_to_noise * jnp.log(rms * (1 / USUAL_SPREAD)))
+        return step / rms
 
 
 def _sizes(summary: Rows, facts: Rows) -> tuple[Float[Array, " tensors"], Float[Array, " tensors"]]:
