@@ -10,6 +10,7 @@ from ._config import RunConfig
 
 MAY_DIFFER = (
     "seed",
+    "sample_chunks",
     "state_dtype",
     "matrix_step",
     "vector_step",
@@ -22,8 +23,8 @@ MAY_DIFFER = (
     "signal_to_noise",
     "annealing",
 )
-"""What fresh weights would have been, how exactly the state is kept, and the prior that the networks bend: none changes
-what a weight means."""
+"""What fresh weights would have been, how many chunks are sampled, how exactly the state is kept, and the prior that is
+bent: none changes what a weight means."""
 
 
 class Start(NamedTuple):

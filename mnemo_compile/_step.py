@@ -77,6 +77,10 @@ def probe(
 ) -> dict[str, Float[Array, " chunks"]]:
     """Each chunk's terms of the direction's spread. `context` is that of the chunk's tensor."""
     direction, _ = cell.decode(param, grad, memory, valid, context)
+    return _spread(direction, valid)
+
+
+def _spread(direction: Float[Array, "chunks length"], valid: Bool[Array, "chunks length"]) -> dict[str, Array]:
     present = valid.astype(direction.dtype)
     return {"square": jnp.sum(direction * direction * present, axis=1), "count": jnp.sum(present, axis=1)}
 
@@ -99,6 +103,23 @@ def update(
     `param − lr (scale · direction + weight_decay · param)` where `guard["finite"]` is 1, and no change where it is 0.
     """
     direction, next_memory = cell.decode(param, grad, memory, valid, context)
+    return _moved(cell, param, memory, direction, next_memory, context, spread, facts, clock, hyper, guard)
+
+
+def _moved(
+    cell: AbstractCell,
+    param: Float[Array, "chunks length"],
+    memory: Mapping[str, Float[Array, "chunks ..."]],
+    direction: Float[Array, "chunks length"],
+    next_memory: dict[str, Float[Array, "chunks ..."]],
+    context: Rows,
+    spread: Rows,
+    facts: Rows,
+    clock: Rows,
+    hyper: Rows,
+    guard: Rows,
+) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
+    """`update`, of what `decode` has given."""
     for place, slot in enumerate(cell.memory_slots):
         if slot.dtype == "bfloat16":
             kept = next_memory[slot.name]
@@ -238,18 +259,13 @@ def step(
         name: jnp.broadcast_to(jnp.sum(value, axis=0, keepdims=True), value.shape) for name, value in shared.items()
     }
     context, next_recall = recall(cell, summary, network, moments, facts, clock, state.recall, guard)
-    spread = total(
-        probe(cell, sampled_param, sampled_grad, sampled_memory, sampled_valid, of_chunks(context, sample_owner)),
-        sample_owner,
-    )
     hyper = {"lr": everywhere(lr), "weight_decay": everywhere(weight_decay)}
-    next_param, next_memory = update(
-        cell,
-        param,
-        grad,
-        state.memory,
-        jnp.asarray(layout.valid),
-        *(of_chunks(rows, owner) for rows in (context, spread, facts, clock, hyper, guard)),
+    context, facts, clock, hyper, guard = (of_chunks(rows, owner) for rows in (context, facts, clock, hyper, guard))
+    # Here all chunks are at hand, so that `probe` and `update` can share what they decode.
+    direction, decoded = cell.decode(param, grad, state.memory, jnp.asarray(layout.valid), context)
+    spread = total(_spread(direction if sample is None else direction[sample], sampled_valid), sample_owner)
+    next_param, next_memory = _moved(
+        cell, param, state.memory, direction, decoded, context, of_chunks(spread, owner), facts, clock, hyper, guard
     )
     counted = finite.astype(jnp.int32)
     return next_param, OptimizerState(next_memory, next_recall, state.step + counted, state.skipped + 1 - counted)

@@ -42,15 +42,16 @@ class ChunkEncoder(eqx.Module):
         self, features: Float[Array, "features chunks length"], valid: Bool[Array, "chunks length"]
     ) -> tuple[Float[Array, "token chunks one"], Bool[Array, "chunks one"] | None]:
         """One token of each chunk, all of them valid."""
+        # Maps that follow each other are made one, and the value's comes after the sum over j: half of the arithmetic,
+        # as the compiler makes the products of weights once.
         present = valid.astype(features.dtype)
-        tokens = jnp.tensordot(self.embed, features, axes=1)
-        query = self.kernel(bounded(jnp.tensordot(self.query, tokens, axes=1)))
-        key = self.kernel(bounded(jnp.tensordot(self.key, tokens, axes=1))) * present
-        value = jnp.tensordot(self.value, tokens, axes=1)
-        numerator = jnp.einsum("mcl,dcl->cmd", key, value)
+        query = self.kernel(bounded(jnp.tensordot(self.query @ self.embed, features, axes=1)))
+        key = self.kernel(bounded(jnp.tensordot(self.key @ self.embed, features, axes=1))) * present
+        summed = jnp.einsum("mcl,fcl->cmf", key, features)
+        numerator = jnp.einsum("df,cmf->cmd", self.pool @ self.output @ self.value @ self.embed, summed)
         denominator = jnp.sum(key, axis=2)
         attended = jnp.einsum("mcl,cmd->dcl", query, numerator) / jnp.einsum("mcl,mc->cl", query, denominator)
-        mixed = jnp.tanh(jnp.tensordot(self.pool, tokens + jnp.tensordot(self.output, attended, axes=1), axes=1))
+        mixed = jnp.tanh(jnp.tensordot(self.pool @ self.embed, features, axes=1) + attended)
         return (jnp.sum(mixed * present, axis=2) / jnp.sum(present, axis=1))[:, :, None], None
 
 

@@ -59,7 +59,8 @@ def test_what_does_not_fit_is_refused_with_what_differs(adam: pathlib.Path) -> N
 
 def test_a_cell_with_another_prior_whose_state_is_kept_more_exactly_fits(config: pathlib.Path) -> None:
     before = freeze(load_config(str(config)).cell.build(), name="b", version="0.0.0")
-    coarse = load_config(str(config), ("cell.state_dtype=bfloat16", "cell.seed=9", "cell.cautious=1.0"))
+    others = ("cell.state_dtype=bfloat16", "cell.seed=9", "cell.sample_chunks=2", "cell.cautious=1.0")
+    coarse = load_config(str(config), others)
     warm = starting_from(coarse, Start("b", before))
     assert warm.start == before.digest and warm.cell == coarse.cell != before.config
     with pytest.raises(UsageError, match="second_moments"):
