@@ -23,8 +23,8 @@ MAY_DIFFER = (
     "signal_to_noise",
     "annealing",
 )
-"""What fresh weights would have been, how many chunks are sampled, how exactly the state is kept, and the prior that is
-bent: none changes what a weight means."""
+"""What fresh weights would have been, the size of the sample, how exactly the state is kept, and the prior that the
+networks bend: none changes what a weight means."""
 
 
 class Start(NamedTuple):

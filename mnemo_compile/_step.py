@@ -97,29 +97,15 @@ def update(
     clock: Rows,
     hyper: Rows,
     guard: Rows,
+    *,
+    decoded: tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]] | None = None,
 ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
     """Next parameters and memory of chunks; every mapping holds what belongs to the chunk's tensor.
 
     `param − lr (scale · direction + weight_decay · param)` where `guard["finite"]` is 1, and no change where it is 0.
+    `decoded` is what `decode` gives of these chunks, where it is known already.
     """
-    direction, next_memory = cell.decode(param, grad, memory, valid, context)
-    return _moved(cell, param, memory, direction, next_memory, context, spread, facts, clock, hyper, guard)
-
-
-def _moved(
-    cell: AbstractCell,
-    param: Float[Array, "chunks length"],
-    memory: Mapping[str, Float[Array, "chunks ..."]],
-    direction: Float[Array, "chunks length"],
-    next_memory: dict[str, Float[Array, "chunks ..."]],
-    context: Rows,
-    spread: Rows,
-    facts: Rows,
-    clock: Rows,
-    hyper: Rows,
-    guard: Rows,
-) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
-    """`update`, of what `decode` has given."""
+    direction, next_memory = cell.decode(param, grad, memory, valid, context) if decoded is None else decoded
     for place, slot in enumerate(cell.memory_slots):
         if slot.dtype == "bfloat16":
             kept = next_memory[slot.name]
@@ -260,12 +246,21 @@ def step(
     }
     context, next_recall = recall(cell, summary, network, moments, facts, clock, state.recall, guard)
     hyper = {"lr": everywhere(lr), "weight_decay": everywhere(weight_decay)}
-    context, facts, clock, hyper, guard = (of_chunks(rows, owner) for rows in (context, facts, clock, hyper, guard))
+    of_each = of_chunks(context, owner)
     # Here all chunks are at hand, so that `probe` and `update` can share what they decode.
-    direction, decoded = cell.decode(param, grad, state.memory, jnp.asarray(layout.valid), context)
-    spread = total(_spread(direction if sample is None else direction[sample], sampled_valid), sample_owner)
-    next_param, next_memory = _moved(
-        cell, param, state.memory, direction, decoded, context, of_chunks(spread, owner), facts, clock, hyper, guard
+    valid = jnp.asarray(layout.valid)
+    decoded = cell.decode(param, grad, state.memory, valid, of_each)
+    direction = decoded[0] if sample is None else decoded[0][sample]
+    spread = total(_spread(direction, sampled_valid), sample_owner)
+    next_param, next_memory = update(
+        cell,
+        param,
+        grad,
+        state.memory,
+        valid,
+        of_each,
+        *(of_chunks(rows, owner) for rows in (spread, facts, clock, hyper, guard)),
+        decoded=decoded,
     )
     counted = finite.astype(jnp.int32)
     return next_param, OptimizerState(next_memory, next_recall, state.step + counted, state.skipped + 1 - counted)

@@ -42,8 +42,8 @@ class ChunkEncoder(eqx.Module):
         self, features: Float[Array, "features chunks length"], valid: Bool[Array, "chunks length"]
     ) -> tuple[Float[Array, "token chunks one"], Bool[Array, "chunks one"] | None]:
         """One token of each chunk, all of them valid."""
-        # Maps that follow each other are made one, and the value's comes after the sum over j: half of the arithmetic,
-        # as the compiler makes the products of weights once.
+        # Maps that follow each other are made one, and the value's comes after the sum over j: little more than half
+        # of the arithmetic, as the compiler makes the products of weights once.
         present = valid.astype(features.dtype)
         query = self.kernel(bounded(jnp.tensordot(self.query @ self.embed, features, axes=1)))
         key = self.kernel(bounded(jnp.tensordot(self.key @ self.embed, features, axes=1))) * present
