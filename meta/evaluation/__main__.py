@@ -15,19 +15,20 @@ def main() -> None:
     parser.add_argument("suite")
     parser.add_argument("--opponent", action="append", choices=sorted(OPPONENTS), help="only this one; repeatable")
     parser.add_argument("--task", action="append", help="only this one; repeatable")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, help="runs; by default as many as the suite says of each task")
     arguments = parser.parse_args()
     suite = load_suite(arguments.suite)
     for task in suite.tasks:
         if arguments.task and task.name not in arguments.task:
             continue
+        seeds = arguments.seeds or task.seeds
         for name in arguments.opponent or OPPONENTS:
             # Read again each time: several of these may be at work on one suite.
             known = current(suite.name, task).get(name)
-            if known is not None and len(known.seeds) >= arguments.seeds:
+            if known is not None and len(known.seeds) >= seeds:
                 continue
             began = time.monotonic()
-            result = measure(task, OPPONENTS[name], range(arguments.seeds))
+            result = measure(task, OPPONENTS[name], range(seeds))
             said = f"{result.final.mean():.4g} at {result.rate:g} {result.schedule}"
             print(f"{task.name} {name}: {said} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
             keep(suite.name, task, {name: result}, path_of(suite.name))

@@ -177,10 +177,10 @@ def keep(suite: str, task: TaskConfig, results: dict[str, Result], path: pathlib
 
 
 def digest(task: TaskConfig) -> str:
-    """SHA-256 of the task's configuration and of the code that runs it, comments and docstrings aside.
+    """SHA-256 of the task's configuration, but for how many seeds, and of the code that runs it.
 
-    Of the code counts what is reached by name from the task's own classes, from the training and from the opponents;
-    configurations do not, whose content is hashed.
+    Of the code counts what is reached by name from the task's own classes, from the training and from the opponents,
+    comments and docstrings aside; configurations do not, whose content is hashed.
     """
     family = task.build()
     parts = (family, getattr(family, "network", None), getattr(family, "data", None))

@@ -35,6 +35,8 @@ class TaskJudgement(pydantic.BaseModel):
     family: str
     parameters: int
     steps: int
+    seeds: int
+    """Runs, of the cell and of each opponent."""
     speedup: Interval
     """Over AdamW tuned for the task; below 1 the task is lost."""
     final: float
@@ -79,7 +81,6 @@ class Judgement(pydantic.BaseModel):
     compiler: str
     """Version of this package."""
     suite: str
-    seeds: int
     state_bytes: float
     """Bytes of state a parameter, the most of all roles."""
     step_time: float
@@ -89,6 +90,11 @@ class Judgement(pydantic.BaseModel):
     held_out: Interval
     """Mean over tasks of the relative difference of validation losses."""
     tasks: list[TaskJudgement]
+
+    @property
+    def runs(self) -> int:
+        """Trainings, on all tasks."""
+        return sum(task.seeds for task in self.tasks)
 
     @property
     def divergences(self) -> int:
@@ -111,7 +117,7 @@ class _Judged(NamedTuple):
     pair: Pair
 
 
-def evaluate(frozen: FrozenCell, suite: str, *, seeds: int = 3, tasks: Sequence[str] = ()) -> Judgement:
+def evaluate(frozen: FrozenCell, suite: str, *, seeds: int | None = None, tasks: Sequence[str] = ()) -> Judgement:
     """Trains every task of a suite with a cell and compares with the opponents.
 
     **Arguments:**
@@ -119,7 +125,7 @@ def evaluate(frozen: FrozenCell, suite: str, *, seeds: int = 3, tasks: Sequence[
     - `frozen`: the cell, taken as it is: told the number of steps, with nothing tuned.
     - `suite`: the name of a suite, or the path of a TOML file. Of a task without baselines of today's code, AdamW's are
         measured first and kept in the cache folder.
-    - `seeds`: runs of each task.
+    - `seeds`: runs of each task; by default as many as the suite says of each.
     - `tasks`: names of the tasks to take; all by default.
 
     **Raises:** `UsageError` for a suite or a task that does not exist, and for more seeds than the baselines have.
@@ -136,7 +142,6 @@ def evaluate(frozen: FrozenCell, suite: str, *, seeds: int = 3, tasks: Sequence[
         digest=frozen.digest,
         compiler=version(),
         suite=found.name,
-        seeds=seeds,
         state_bytes=max(
             sum(slot.bytes_a_coordinate(role, cell.chunk_length) for slot in cell.memory_slots) for role in ROLES
         ),
@@ -159,7 +164,8 @@ def _size(task: TaskConfig) -> int:
     return sum(math.prod(shape) for shape in task.build().shapes)
 
 
-def _judge(suite: Suite, task: TaskConfig, cell: AbstractCell, seeds: int) -> _Judged:
+def _judge(suite: Suite, task: TaskConfig, cell: AbstractCell, seeds: int | None) -> _Judged:
+    seeds = seeds or task.seeds
     opponents = baselines(suite, task, seeds)
     began = time.monotonic()
     ours = train(task, lambda setting, steps: reference(cell, steps), np.zeros(seeds), range(seeds))
@@ -174,6 +180,7 @@ def _judge(suite: Suite, task: TaskConfig, cell: AbstractCell, seeds: int) -> _J
         family=task.build().name,
         parameters=_size(task),
         steps=task.steps,
+        seeds=seeds,
         speedup=_judgement.over_seeds(pair, _judgement.speedup_of),
         final=final,
         final_tuned=float(np.mean(theirs.final)),
@@ -202,15 +209,19 @@ def baselines(suite: Suite, task: TaskConfig, seeds: int) -> dict[str, _baseline
     """What the opponents reach on a task; the two it is judged by are measured if need be."""
     known = _baselines.current(suite.name, task)
     for name in (TUNED, PLAIN):
-        if name not in known:
-            print(f"{task.name}: measuring {name}, which has no baseline yet …", file=sys.stderr, flush=True)
-            known[name] = _baselines.measure(task, OPPONENTS[name], range(max(seeds, 3)))
+        if name not in known or len(known[name].seeds) < task.seeds:
+            print(
+                f"{task.name}: measuring {name}, which has no baseline of {task.seeds} seeds yet …",
+                file=sys.stderr,
+                flush=True,
+            )
+            known[name] = _baselines.measure(task, OPPONENTS[name], range(max(seeds, task.seeds)))
             _baselines.keep(suite.name, task, {name: known[name]}, _baselines.cached_path(suite.name))
     fewest = min(len(known[name].seeds) for name in (TUNED, PLAIN))
     if seeds > fewest:
         raise UsageError(
-            f"the baselines of {suite.name} have {fewest} seeds; ask for so many, or measure more with: "
-            f"python -m mnemo_compile.meta.evaluation {suite.name} --seeds {seeds}"
+            f"the baselines of {task.name} have {fewest} seeds; ask for so many, or measure more with: "
+            f"python -m mnemo_compile.meta.evaluation {suite.name} --task {task.name} --seeds {seeds}"
         )
     return {name: result for name, result in known.items() if len(result.seeds) >= seeds}
 

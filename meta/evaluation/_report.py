@@ -35,7 +35,7 @@ def figures(judgement: Judgement) -> dict[str, str]:
         "mean rank by final training loss": f"{judgement.mean_rank:.1f} of {max(task.ranked for task in tasks)}",
         "lowest speedup": f"{worst.speedup.value:.2f}, {worst.task}",
         "training loss over tuned AdamW's at the same step, highest": _highest(tasks),
-        "runs that diverged": f"{judgement.divergences} of {judgement.seeds * len(tasks)}",
+        "runs that diverged": f"{judgement.divergences} of {judgement.runs}",
         "bytes of state a parameter": f"{judgement.state_bytes:g}",
         "time of the reference step over optax.adamw's": f"{judgement.step_time:.1f}",
     }
@@ -118,8 +118,8 @@ def _markdown(judgements: Sequence[Judgement], suite: Suite, command: str) -> st
         lines += [
             f"## {judgement.name}@{judgement.version}",
             "",
-            f"Digest {judgement.digest}, mnemo-compile {judgement.compiler}, {judgement.seeds} seeds. Intervals hold "
-            "95 % of the resamplings of seeds, and of tasks for means over them.",
+            f"Digest {judgement.digest}, mnemo-compile {judgement.compiler}, {_seeds(judgement.tasks)}. Intervals "
+            "hold 95 % of the resamplings of seeds, and of tasks for means over them.",
             "",
             "| figure | |",
             "|---|---|",
@@ -139,13 +139,21 @@ def _markdown(judgements: Sequence[Judgement], suite: Suite, command: str) -> st
     return "\n".join(lines)
 
 
+def _seeds(tasks: Sequence[TaskJudgement]) -> str:
+    """How many seeds most tasks have, and which have others."""
+    counts = [task.seeds for task in tasks]
+    usual = max(counts, key=counts.count)
+    others = [f", {task.seeds} on {task.task}" for task in tasks if task.seeds != usual]
+    return f"{usual} seeds" + "".join(others)
+
+
 def _draw(judgements: Sequence[Judgement], suite: Suite, path: pathlib.Path) -> None:
     """Training loss over the steps: a panel a task, the opponents that have baselines in grey."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     named = {task.name: task for task in suite.tasks}
-    tasks = [task.task for task in judgements[0].tasks]
+    tasks = judgements[0].tasks
     columns = min(4, len(tasks))
     lines = math.ceil(len(tasks) / columns)
     figure = Figure(figsize=(4 * columns, 3 * lines), layout="constrained")
@@ -153,9 +161,9 @@ def _draw(judgements: Sequence[Judgement], suite: Suite, path: pathlib.Path) -> 
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for panel in panels[len(tasks) :]:
         panel.set_axis_off()
-    for panel, name in zip(panels, tasks, strict=False):
-        task = named[name]
-        for opponent, result in sorted(baselines(suite, task, judgements[0].seeds).items()):
+    for panel, judged in zip(panels, tasks, strict=False):
+        name, task = judged.task, named[judged.task]
+        for opponent, result in sorted(baselines(suite, task, judged.seeds).items()):
             tuned = opponent == TUNED
             style = {"color": "black" if tuned else "0.75", "linewidth": 1.5 if tuned else 0.8}
             _line(panel, task.steps, result.curves, label="tuned AdamW" if tuned else "_", **style)

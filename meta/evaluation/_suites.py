@@ -33,6 +33,9 @@ class TaskConfig(pydantic.BaseModel):
 
     name: Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     steps: Steps
+    seeds: Annotated[int, pydantic.Field(ge=1, le=1000, exclude=True)] = 3
+    """Runs of each optimizer, unless the call says how many; more where chance has more of a say. No part of the
+    task's digest: a baseline says which seeds it has."""
     family: FamilyConfig
     before: BeforeConfig | None = None
 

@@ -18,7 +18,7 @@ from ._console import json_option, message, print_facts, print_json, print_table
 )
 @click.option("--suite", default="valid", show_default=True, help="A suite that ships here, or a TOML file.")
 @click.option("--task", "tasks", multiple=True, help="Only this task of the suite; repeatable.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each task.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Runs of each task; by default what the suite says of each.")
 @click.option(
     "--out",
     type=click.Path(path_type=pathlib.Path),
@@ -31,7 +31,7 @@ def evaluate(
     is_preset: bool,
     suite: str,
     tasks: tuple[str, ...],
-    seeds: int,
+    seeds: int | None,
     out: pathlib.Path | None,
     location: str | None,
     as_json: bool,
@@ -54,8 +54,7 @@ def evaluate(
         "--suite",
         suite,
         *(part for task in tasks for part in ("--task", task)),
-        "--seeds",
-        str(seeds),
+        *(["--seeds", str(seeds)] if seeds is not None else []),
     ]
     command = shlex.join(["mnemo", "eval", *refs, *options])
     judgements = [judge(cell, suite, seeds=seeds, tasks=tasks) for cell in frozen]

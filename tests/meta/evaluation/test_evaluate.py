@@ -16,6 +16,7 @@ from mnemo_compile.cli import main
 from mnemo_compile.errors import MnemoError, UsageError
 from mnemo_compile.meta.evaluation import _baselines, evaluate, load_suite, TaskConfig
 from mnemo_compile.meta.evaluation._opponents import OPPONENTS, Setting
+from mnemo_compile.meta.evaluation._report import _seeds
 from mnemo_compile.meta.evaluation._training import BINS, reference, starts, train
 
 SUITE = """
@@ -169,3 +170,21 @@ def test_an_evaluation_says_what_was_trained(
     report = (out / "report.md").read_text()
     assert adam.digest in report and "mnemo eval" in report and "| line |" in report
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_task_has_as_many_seeds_as_its_suite_says(suite: str, capsys: pytest.CaptureFixture[str]) -> None:
+    adam = freeze(cell_config({"kind": "adam"}).build(), name="plain-adam", version="1.0.0")
+    three = evaluate(adam, suite, tasks=["line"])
+    path = pathlib.Path(suite)
+    path.write_text(path.read_text().replace('name = "line"', 'name = "line"\nseeds = 5'))
+    load_suite.cache_clear()
+    capsys.readouterr()
+    five = evaluate(adam, suite, tasks=["line"])
+    assert (three.runs, five.runs, five.tasks[0].seeds) == (3, 5, 5)
+    # The opponents too, and the first three are the same.
+    assert "no baseline of 5 seeds yet" in capsys.readouterr().err
+    first, all_of_three = (np.array(each.tasks[0].curves, np.float64) for each in (five, three))
+    np.testing.assert_allclose(first[:3], all_of_three, rtol=1e-3)
+    found = load_suite(suite)
+    assert len(_baselines.current(found.name, found.tasks[0])["adamw"].seeds) == 5
+    assert _seeds([*three.tasks, *three.tasks, *five.tasks]) == "3 seeds, 5 on line"
