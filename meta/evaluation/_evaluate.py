@@ -71,6 +71,20 @@ class TaskJudgement(pydantic.BaseModel):
         return self.final < self.final_plain
 
 
+class OpponentJudgement(pydantic.BaseModel):
+    """The cell beside one opponent, on the tasks on which that has a baseline."""
+
+    opponent: str
+    tasks: int
+    """How many those are."""
+    speedup: float
+    """The opponent's over AdamW tuned for the task, geometric mean."""
+    ours: float
+    """The cell's, on the same tasks."""
+    beaten: int
+    """Tasks on which the cell ends with a lower training loss."""
+
+
 class Judgement(pydantic.BaseModel):
     """One cell on a suite."""
 
@@ -90,6 +104,7 @@ class Judgement(pydantic.BaseModel):
     held_out: Interval
     """Mean over tasks of the relative difference of validation losses."""
     tasks: list[TaskJudgement]
+    opponents: list[OpponentJudgement]
 
     @property
     def runs(self) -> int:
@@ -115,6 +130,8 @@ class Judgement(pydantic.BaseModel):
 class _Judged(NamedTuple):
     judgement: TaskJudgement
     pair: Pair
+    opponents: dict[str, Pair]
+    """Each opponent beside tuned AdamW, by name."""
 
 
 def evaluate(frozen: FrozenCell, suite: str, *, seeds: int | None = None, tasks: Sequence[str] = ()) -> Judgement:
@@ -149,6 +166,7 @@ def evaluate(frozen: FrozenCell, suite: str, *, seeds: int | None = None, tasks:
         speedup=_judgement.over_tasks(pairs, _judgement.speedup_of, _judgement.geometric_mean),
         held_out=_judgement.over_tasks(pairs, _judgement.held_out_of, lambda values: float(np.mean(values))),
         tasks=[each.judgement for each in judged],
+        opponents=[found for name in OPPONENTS if (found := _beside(name, judged)) is not None],
     )
 
 
@@ -197,7 +215,33 @@ def _judge(suite: Suite, task: TaskConfig, cell: AbstractCell, seeds: int | None
     )
     said = f"{judgement.speedup.value:.2f} × tuned AdamW, loss {final:.4g} to {judgement.final_tuned:.4g}"
     print(f"{task.name}: {said} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
-    return _Judged(judgement, pair)
+    others = {
+        name: Pair(Runs(*(rows[:seeds] for rows in result.runs)), theirs)
+        for name, result in opponents.items()
+        if name != TUNED
+    }
+    return _Judged(judgement, pair, others)
+
+
+def _beside(opponent: str, judged: Sequence[_Judged]) -> OpponentJudgement | None:
+    """The cell beside an opponent; None where that has no baseline, and for tuned AdamW, which all is measured by."""
+    shared = [each for each in judged if opponent in each.opponents]
+    if not shared:
+        return None
+
+    def speedup(pairs: Sequence[Pair]) -> float:
+        return _judgement.geometric_mean([_judgement.speedup_of(pair) for pair in pairs])
+
+    theirs = [each.opponents[opponent] for each in shared]
+    return OpponentJudgement(
+        opponent=opponent,
+        tasks=len(shared),
+        speedup=speedup(theirs),
+        ours=speedup([each.pair for each in shared]),
+        beaten=sum(
+            each.judgement.final < float(np.mean(pair.ours.final)) for each, pair in zip(shared, theirs, strict=True)
+        ),
+    )
 
 
 def _accuracy(runs: Runs) -> float | None:

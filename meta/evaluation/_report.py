@@ -86,6 +86,16 @@ def rows(judgement: Judgement) -> Iterable[tuple[str, ...]]:
         )
 
 
+OPPONENT_COLUMNS = ("opponent", "tasks", "its speedup", "the cell's", "the cell ends below it")
+
+
+def opponent_rows(judgement: Judgement) -> Iterable[tuple[str, ...]]:
+    """A row an opponent, under `OPPONENT_COLUMNS`."""
+    for each in judgement.opponents:
+        beaten = f"{each.beaten} of {each.tasks}"
+        yield (each.opponent, f"{each.tasks}", f"{each.speedup:.2f}", f"{each.ours:.2f}", beaten)
+
+
 def as_data(judgements: Sequence[Judgement], command: str) -> dict[str, Any]:
     """The content of eval.json."""
     return {
@@ -130,13 +140,15 @@ def _markdown(judgements: Sequence[Judgement], suite: Suite, command: str) -> st
                 if other is not judgement
             ),
             "",
-            f"| {' | '.join(COLUMNS)} |",
-            "|---" * len(COLUMNS) + "|",
-            *(f"| {' | '.join(row)} |" for row in rows(judgement)),
-            "",
+            *_table(COLUMNS, rows(judgement)),
+            *_table(OPPONENT_COLUMNS, opponent_rows(judgement)),
         ]
     lines += [f"![training curves]({CURVES})", ""]
     return "\n".join(lines)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [*(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)), ""]
 
 
 def _seeds(tasks: Sequence[TaskJudgement]) -> str:

@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+from collections.abc import Iterable, Sequence
 
 import rich_click as click
 
@@ -46,7 +47,17 @@ def evaluate(
       mnemo eval mnemosyne-base --suite valid --out eval
     """
     from .._refs import load
-    from ..meta.evaluation import as_data, COLUMNS, evaluate as judge, figures, load_suite, rows, write_report
+    from ..meta.evaluation import (
+        as_data,
+        COLUMNS,
+        evaluate as judge,
+        figures,
+        load_suite,
+        OPPONENT_COLUMNS,
+        opponent_rows,
+        rows,
+        write_report,
+    )
 
     frozen = [untrained(ref) if is_preset else load(ref, location) for ref in refs]
     options = [
@@ -64,11 +75,17 @@ def evaluate(
     if as_json:
         print_json(as_data(judgements, command))
         return
+    for judgement in judgements:
+        title = f"{judgement.name}@{judgement.version} on {judgement.suite}"
+        _print(title, COLUMNS, rows(judgement))
+        _print("beside its opponents", OPPONENT_COLUMNS, opponent_rows(judgement))
+        print_facts(figures(judgement))
+
+
+def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     import rich.table
 
-    for judgement in judgements:
-        table = rich.table.Table(*COLUMNS, title=f"{judgement.name}@{judgement.version} on {judgement.suite}")
-        for row in rows(judgement):
-            table.add_row(*row)
-        print_table(table)
-        print_facts(figures(judgement))
+    table = rich.table.Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)

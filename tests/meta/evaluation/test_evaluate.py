@@ -144,6 +144,10 @@ def test_an_evaluation_says_what_was_trained(
     assert task.final == pytest.approx(task.final_plain, rel=0.2)
     assert not task.won and task.speedup.value < 1 and judgement.divergences == 0
     assert judgement.digest == adam.digest and judgement.state_bytes == 8
+    # Its one opponent beside tuned AdamW is AdamW at 1e-3, which is no faster than tuned.
+    (plain,) = judgement.opponents
+    assert (plain.opponent, plain.tasks, plain.beaten) == ("adamw-1e-3", 1, int(task.beats_plain))
+    assert plain.ours == pytest.approx(task.speedup.value) and plain.speedup <= 1
     # What was measured is kept: a second time says nothing of measuring.
     assert "measuring" in capsys.readouterr().err
     assert evaluate(adam, suite, seeds=2, tasks=["line"]).tasks[0].final == task.final
@@ -169,6 +173,7 @@ def test_an_evaluation_says_what_was_trained(
     assert first["beats"] == {"small-cell": int(task.final < second["tasks"][0]["final"])}
     report = (out / "report.md").read_text()
     assert adam.digest in report and "mnemo eval" in report and "| line |" in report
+    assert f"| adamw-1e-3 | 1 | {plain.speedup:.2f} | {plain.ours:.2f} | {plain.beaten} of 1 |" in report
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
