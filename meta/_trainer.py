@@ -33,6 +33,10 @@ SKIPPED_AT_MOST = 10
 """Non-finite meta-gradients in a row after which a run stops."""
 
 
+OVERRUN = 0.1
+"""The most that a run goes beyond its time, as a share of it: its last meta-step and validation."""
+
+
 class Until(NamedTuple):
     """When a run stops: after so many minutes in meta-steps, or so many meta-steps."""
 
@@ -50,8 +54,13 @@ class Until(NamedTuple):
             return 60 * self.minutes - seconds
         return (self.steps - meta_step) * (seconds - before) / (meta_step - start)
 
-    def option(self) -> str:
-        """As an option of the command line."""
+    def option(self, meta_step: int, seconds: float) -> str:
+        """As an option of the command line that makes a run of so many meta-steps, which took so long.
+
+        One that went on for longer, and was resumed with less than it had, is told by its meta-steps.
+        """
+        if self.done(meta_step, seconds) > 1 + OVERRUN:
+            return f"--steps {meta_step}"
         return f"--minutes {self.minutes:g}" if self.steps is None else f"--steps {self.steps}"
 
 
@@ -258,9 +267,10 @@ def _freeze(
 ) -> FrozenCell:
     config = machine.config
     _, figures = machine.validate(state._replace(average=state.best))
+    length = until.option(int(state.meta_step), seconds)
     sets = "".join(f" --set {override}" for override in overrides)
     training = Training(
-        command=f"mnemo meta-train {preset} --out RUN {until.option()} --seed {config.seed}{sets}{_from(start)}",
+        command=f"mnemo meta-train {preset} --out RUN {length} --seed {config.seed}{sets}{_from(start)}",
         preset=config.preset,
         seed=config.seed,
         meta_steps=int(state.meta_step),

@@ -55,6 +55,9 @@ def test_a_run_leaves_bundle_metrics_events_and_curve(config: pathlib.Path, tmp_
     assert [r["meta_step"] for r in records if "validation" in r] == [0, 5, 6]
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert any(p.stat().st_size for p in (out / "events").iterdir())
+    # Told to end earlier than it did, it still says what it was.
+    again = meta_train(str(config), out, steps=2, seed=4, resume=True)
+    assert again.digest == frozen.digest and "--steps 6 --seed 4" in again.manifest.training.command
 
 
 @pytest.mark.slow
