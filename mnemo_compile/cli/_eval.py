@@ -39,8 +39,8 @@ def evaluate(
 ) -> None:
     """Judge optimizers on a suite of tasks, beside AdamW tuned for each task.
 
-    Suites: train and valid (to choose by), unseen (other data and networks), long (ten times the steps) and large (a
-    hundred times the parameters). Nothing of the judged optimizers is tuned; they are told the number of steps.
+    Suites: train and valid (to choose by), unseen (other data and networks), long (ten times the steps) and large (up
+    to 1.8 million parameters). Nothing of the judged optimizers is tuned; they are told the number of steps.
 
     \b
     Example:

@@ -59,12 +59,12 @@ def test_unseen_holds_what_it_must() -> None:
 
 
 def test_unseen_and_large_are_larger_and_long_is_longer_than_meta_training() -> None:
-    base = load_config("base")
-    largest = max(parameters(family.build()) for family in base.families)
+    configs = [load_config(name) for name in presets()]
+    largest = max(parameters(family.build()) for config in configs for family in config.families)
     sizes = sorted(parameters(task.build()) for task in load_suite("unseen").tasks)
     assert sizes[len(sizes) // 2] >= 3 * largest
     assert max(parameters(task.build()) for task in load_suite("large").tasks) >= 50 * largest
-    assert all(task.steps >= 10 * base.inner.longest for task in load_suite("long").tasks)
+    assert all(task.steps >= 10 * c.inner.longest for task in load_suite("long").tasks for c in configs)
 
 
 def test_train_is_what_base_meta_trains_on() -> None:
