@@ -34,7 +34,7 @@ SKIPPED_AT_MOST = 10
 
 
 OVERRUN = 0.1
-"""The most that a run goes beyond its time, as a share of it: its last meta-step and validation."""
+"""Share of its time that a run may go beyond it, by its last meta-step and validation, and still be told by it."""
 
 
 class Until(NamedTuple):
