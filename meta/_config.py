@@ -74,6 +74,11 @@ class InnerConfig(_Section):
         return self
 
     @property
+    def truncations(self) -> int:
+        """Of the longest training."""
+        return -(-self.longest // self.truncation)
+
+    @property
     def augmentation(self) -> Augmentation:
         """How tasks are drawn."""
         return Augmentation(**{name: getattr(self, name) for name in Augmentation._fields})
@@ -110,7 +115,7 @@ class EstimatorConfig(_Section):
     deviation: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.01
     """Of the perturbations of evolution strategies (σ)."""
     truncations: Count = 10
-    """Of `evolution`: truncations from the start of a training. Of `imitation`: those that the teacher is tuned by."""
+    """Of `imitation`: truncations from the start of a training that the teacher is tuned by."""
     teacher_leads: Share = 0.5
     """Of `imitation`: share of tasks whose parameters the teacher's steps move, and not the cell's."""
 
@@ -123,15 +128,16 @@ class EstimatorConfig(_Section):
         """What the estimator looks at of a family."""
         return Imitated(problem, self.teacher_leads) if self.kind == "imitation" else problem
 
-    def build(self, tasks: int) -> AbstractEstimator:
-        """The estimator over so many tasks a family."""
+    def build(self, inner: InnerConfig) -> AbstractEstimator:
+        """The estimator over inner problems like these."""
+        tasks = inner.tasks
         match self.kind:
             case "truncated":
                 return TruncatedBackpropagation(tasks)
             case "persistent":
                 return PersistentEvolution(tasks, self.deviation)
             case "evolution":
-                return EvolutionStrategies(self.truncations, tasks, self.deviation)
+                return EvolutionStrategies(inner.truncations, tasks, self.deviation)
             case "imitation":
                 return Imitation(tasks, self.truncations)
 

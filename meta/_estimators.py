@@ -129,7 +129,7 @@ class PersistentEvolution(AbstractEstimator):
         keys = jax.random.split(key)
         pairs = self.tasks // 2
         noise = _noise(weights, keys[0], pairs, self.deviation)
-        plus, minus, differences, objective = _antithetic(unroll, weights, noise, carried.plus, carried.minus)
+        plus, minus, differences, means = _antithetic(unroll, weights, noise, carried.plus, carried.minus)
         total = jax.tree.map(jnp.add, carried.perturbation, noise)
         gradient = _credited(total, differences, self.deviation)
         done, diverged, ended = _pairs_ended(unroll, plus, minus)
@@ -138,15 +138,21 @@ class PersistentEvolution(AbstractEstimator):
         following = Particles(
             replaced(ended, fresh, plus), replaced(ended, fresh, minus), replaced(ended, zeros, total)
         )
-        return Estimate(gradient, objective, jnp.sum(diverged)), following
+        return Estimate(gradient, jnp.mean(means), jnp.sum(diverged)), following
 
 
 class EvolutionStrategies(AbstractEstimator):
-    """Antithetic evolution strategies over the first truncations of inner trainings, which may be all of them."""
+    """Antithetic evolution strategies over whole inner trainings, of the mean loss over their truncations.
+
+    Of a pair that has come to its end before the others nothing counts any more.
+    """
 
     truncations: int = eqx.field(static=True)
+    """Of the longest training."""
     tasks: int = eqx.field(static=True, default=8)
+    """Twice the number of pairs."""
     deviation: float = eqx.field(static=True, default=0.01)
+    """σ."""
 
     def init(self, unroll: AbstractUnroll, weights: Weights, key: PRNGKeyArray) -> None:
         return None
@@ -157,14 +163,18 @@ class EvolutionStrategies(AbstractEstimator):
         noise = _noise(weights, keys[0], pairs, self.deviation)
         start = draw(unroll, weights, keys[1], pairs)
 
-        def advance(held: tuple[Inner, Inner], _: None) -> tuple[tuple[Inner, Inner], tuple[Array, Array]]:
-            plus, minus, differences, objective = _antithetic(unroll, weights, noise, *held)
-            return (plus, minus), (differences, objective)
+        def advance(held: tuple[Inner, Inner], _: None) -> tuple[tuple[Inner, Inner], tuple[Array, Array, Array]]:
+            done, _, _ = _pairs_ended(unroll, *held)
+            plus, minus, differences, means = _antithetic(unroll, weights, noise, *held)
+            counts = (~done).astype(differences.dtype)
+            following = replaced(~done, plus, held[0]), replaced(~done, minus, held[1])
+            return following, (counts * differences, counts * means, counts)
 
-        (plus, minus), (differences, objectives) = jax.lax.scan(advance, (start, start), length=self.truncations)
-        gradient = _credited(noise, jnp.mean(differences, axis=0), self.deviation)
+        (plus, minus), sums = jax.lax.scan(advance, (start, start), length=self.truncations)
+        differences, means, counts = (jnp.sum(each, axis=0) for each in sums)
+        gradient = _credited(noise, differences / counts, self.deviation)
         _, diverged, _ = _pairs_ended(unroll, plus, minus)
-        return Estimate(gradient, jnp.mean(objectives), jnp.sum(diverged)), None
+        return Estimate(gradient, jnp.mean(means / counts), jnp.sum(diverged)), None
 
 
 def _noise(weights: Weights, key: PRNGKeyArray, pairs: int, deviation: float) -> Weights:
@@ -179,15 +189,15 @@ def _noise(weights: Weights, key: PRNGKeyArray, pairs: int, deviation: float) ->
 
 def _antithetic(
     unroll: AbstractUnroll, weights: Weights, noise: Weights, plus: Inner, minus: Inner
-) -> tuple[Inner, Inner, Float[Array, " pairs"], Float[Array, ""]]:
-    """Both problems of each pair a truncation on, the differences of their losses, and the mean loss."""
+) -> tuple[Inner, Inner, Float[Array, " pairs"], Float[Array, " pairs"]]:
+    """Both problems of each pair a truncation on, the differences of their losses, and the means."""
     # In one program: problems of both signs lie side by side.
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), plus, minus)
     moved = jax.tree.map(lambda w, e: jnp.concatenate([w + e, w - e]), weights, noise)
     both, losses = jax.vmap(unroll.run)(moved, both)
     pairs = losses.shape[0] // 2
     plus, minus = (jax.tree.map(lambda x, part=part: x[part], both) for part in (slice(pairs), slice(pairs, None)))
-    return plus, minus, losses[:pairs] - losses[pairs:], jnp.mean(losses)
+    return plus, minus, losses[:pairs] - losses[pairs:], (losses[:pairs] + losses[pairs:]) / 2
 
 
 def _credited(perturbation: Weights, differences: Float[Array, " pairs"], deviation: float) -> Weights:

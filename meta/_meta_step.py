@@ -63,6 +63,15 @@ HELD_OUT = 8
 """Batches that the loss on held-out examples is taken over."""
 
 
+def validation_score(figures: Sequence[Validation]) -> Float[Array, ""]:
+    """What the best weights have the lowest of, the mean over families: how fast a cell trains and where it ends.
+
+    Of a family: the meta-objective, which is a mean log-loss, plus half the logarithms of the final training loss and
+    of the loss on held-out examples.
+    """
+    return jnp.mean(jnp.stack([f.objective + jnp.log(f.final * f.held_out) / 2 for f in figures]))
+
+
 class MetaStep:
     """The compiled functions of a run. Tasks lie side by side on the mesh; weights are whole on each of its devices."""
 
@@ -73,7 +82,7 @@ class MetaStep:
         self._weights, self._kept = eqx.partition(self._start, config.outer.moved(self._start))
         weights = self._weights
         self._optimizer = config.outer.optimizer
-        estimator = config.estimator.build(config.inner.tasks)
+        estimator = config.estimator.build(config.inner)
         plain = Augmentation(config.validation.steps, config.validation.steps)
         self.problems = self._problems(config.families, config.inner.augmentation)
         self.validation_problems = self._problems(config.validation.families, plain)
@@ -196,8 +205,8 @@ class MetaStep:
     def _better(
         self, average: Weights, best: Weights, best_score: Array, figures: list[Validation]
     ) -> tuple[Weights, Array]:
-        # How fast a cell trains and where it ends count; a figure that is not a number never wins.
-        score = jnp.mean(jnp.stack([f.objective + jnp.log(f.final * f.held_out) / 2 for f in figures]))
+        # A score that is not a number never wins.
+        score = validation_score(figures)
         wins = score < best_score
         return jax.tree.map(lambda a, b: jnp.where(wins, a, b), (average, score), (best, best_score))
 

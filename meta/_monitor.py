@@ -125,6 +125,7 @@ class _Shown:
         self._figures: defaultdict[str, dict[str, float]] = defaultdict(dict)
         """Of each family, by their names in the records."""
         self._step: Mapping[str, Any] = {}
+        self._score = math.nan
 
     def take(self, record: Mapping[str, Any]) -> None:
         """Another record."""
@@ -135,6 +136,7 @@ class _Shown:
                     self._figures[family][name] = smooth(value)
         if "objective" in record:
             self._step = record
+        self._score = record.get("validation_score", self._score)
 
     def line(self) -> str:
         """Without families."""
@@ -168,6 +170,7 @@ class _Shown:
             "meta-step": f"{self._step['meta_step']:,}",
             "inner steps/s": f"{self._step['inner_steps_per_second']:,.0f}",
             "gradient norm": f"{self._step['gradient_norm']:.3g}",
+            **({} if math.isnan(self._score) else {"validation score": f"{self._score:+.3f}"}),
             "resets": f"{self._step['resets']:,}",
             "skipped": f"{self._step['skipped']:,}",
             "done": f"{self.done:.0%}",

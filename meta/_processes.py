@@ -35,6 +35,13 @@ class Place(NamedTuple):
     process: int | None = None
     """Which of them this is."""
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """As options of the command line."""
+        numbers = {"--processes": self.processes, "--process": self.process}
+        told = (part for name, number in numbers.items() if number is not None for part in (name, str(number)))
+        return ("--coordinator", self.coordinator, *told)
+
 
 def join(place: Place) -> None:
     """Meets the other processes. Before anything else asks JAX for its devices.

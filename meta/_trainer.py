@@ -5,30 +5,30 @@ In a run of several processes all take every meta-step together; the first alone
 
 import contextlib
 import pathlib
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from mnemo_compile._cache import cache_folder
 from mnemo_compile.artifact import freeze, FrozenCell, Training
 from mnemo_compile.cell import AbstractCell
 from mnemo_compile.errors import MnemoError, UsageError
 
 from ._config import load_config, RunConfig
 from ._folder import BUNDLE, RunFolder
-from ._meta_step import MetaStep, TrainerState
+from ._meta_step import MetaStep, TrainerState, Validation, validation_score
 from ._processes import from_first, gathered, join, losing_no_one, Place, say
+from ._programs import keep_compiled_programs
 from ._sharding import fetch
 from ._start import first_cell, Start, starting_from
+from ._unroll import Problem
 
-PROGRAM_BYTES = 4 * 2**30
-"""Compiled programs that are kept; those not used for longest go."""
 SKIPPED_AT_MOST = 10
 """Non-finite meta-gradients in a row after which a run stops."""
 
@@ -54,14 +54,14 @@ class Until(NamedTuple):
             return 60 * self.minutes - seconds
         return (self.steps - meta_step) * (seconds - before) / (meta_step - start)
 
-    def option(self, meta_step: int, seconds: float) -> str:
+    def option(self, meta_step: int, seconds: float) -> tuple[str, str]:
         """As an option of the command line that makes a run of so many meta-steps, which took so long.
 
         One that went on for longer, and was resumed with less than it had, is told by its meta-steps.
         """
         if self.done(meta_step, seconds) > 1 + OVERRUN:
-            return f"--steps {meta_step}"
-        return f"--minutes {self.minutes:g}" if self.steps is None else f"--steps {self.steps}"
+            return "--steps", f"{meta_step}"
+        return ("--minutes", f"{self.minutes:g}") if self.steps is None else ("--steps", f"{self.steps}")
 
 
 def meta_train(
@@ -116,7 +116,11 @@ def meta_train(
             try:
                 state, seconds = _train(machine, state, seconds, folder, until, draw)
             except _Interrupted as stopped:
-                again = f"mnemo meta-train {preset} --out {out} --resume{_from(start)}"
+                length = () if minutes is None else ("--minutes", f"{minutes:g}")
+                length = length if steps is None else ("--steps", f"{steps}")
+                again = _command(preset, out, ("--resume", *length), seed, overrides, start, place)
+                if place is not None:
+                    again += ", and the other processes likewise"
                 say(f"saved after meta-step {stopped}; go on with: {again}")
                 raise KeyboardInterrupt from None
             frozen = _freeze(machine, state, seconds, preset, until, overrides, start)
@@ -138,7 +142,7 @@ def _agree(config: RunConfig) -> None:
 def _compile(config: RunConfig, cell: AbstractCell) -> MetaStep:
     say(f"compiling {len(config.families)} families for {jax.default_backend()} …")
     started = time.monotonic()
-    _keep_compiled_programs()
+    keep_compiled_programs()
     machine = MetaStep(config, cell)
     say(f"compiled in {time.monotonic() - started:.0f} s")
     if jax.device_count() > 1:
@@ -148,17 +152,22 @@ def _compile(config: RunConfig, cell: AbstractCell) -> MetaStep:
     return machine
 
 
-def _keep_compiled_programs() -> None:
-    """A second run of a configuration starts in seconds."""
-    if getattr(jax.config, "jax_compilation_cache_dir") is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
-        # With a limit JAX locks the folder, so that runs side by side read nothing half written.
-        jax.config.update("jax_compilation_cache_max_size", PROGRAM_BYTES)
-
-
-def _from(start: Start | None) -> str:
-    """As an option of the command line."""
-    return "" if start is None else f" --from {start.ref}"
+def _command(
+    preset: str,
+    out: pathlib.Path | str,
+    how: tuple[str, ...],
+    seed: int | None,
+    overrides: tuple[str, ...],
+    start: Start | None,
+    place: Place | None = None,
+) -> str:
+    """The command line that makes a run, or goes on with it."""
+    parts = ["mnemo", "meta-train", preset, "--out", str(out), *how]
+    parts += [] if seed is None else ["--seed", str(seed)]
+    parts += [part for override in overrides for part in ("--set", override)]
+    parts += [] if start is None else ["--from", start.ref]
+    parts += [] if place is None else place.options
+    return shlex.join(parts)
 
 
 def _restore(machine: MetaStep, folder: RunFolder) -> tuple[TrainerState, float]:
@@ -181,8 +190,8 @@ def _train(
     machine: MetaStep, state: TrainerState, seconds: float, folder: RunFolder, until: Until, draw: bool
 ) -> tuple[TrainerState, float]:
     config = machine.config
-    families = [problem.family.name for problem in machine.problems]
-    truncations = config.estimator.truncations if config.estimator.kind == "evolution" else 1
+    families = _names(machine.problems)
+    truncations = config.inner.truncations if config.estimator.kind == "evolution" else 1
     inner_steps = config.inner.tasks * config.inner.truncation * truncations
     start, before = int(state.meta_step), seconds
     saved = time.monotonic()
@@ -245,13 +254,23 @@ def _train(
     return state, float(from_first(np.array(seconds)))
 
 
+def _names(problems: Sequence[Problem]) -> tuple[str, ...]:
+    """Of the families; those that differ in what a name leaves out have a number each."""
+    found = [problem.family.name for problem in problems]
+    numbers = [found[: place + 1].count(name) for place, name in enumerate(found)]
+    return tuple(
+        name if found.count(name) == 1 else f"{name} #{number}" for name, number in zip(found, numbers, strict=True)
+    )
+
+
 def _validate(machine: MetaStep, state: TrainerState, folder: RunFolder) -> TrainerState:
     state, figures = machine.validate(state)
-    names = [problem.family.name for problem in machine.validation_problems]
-    record: dict[str, Any] = {"meta_step": int(state.meta_step)}
-    record["validation"] = {name: float(f.objective) for name, f in zip(names, figures, strict=True)}
-    record["validation_final"] = {name: float(f.final) for name, f in zip(names, figures, strict=True)}
-    record["validation_held_out"] = {name: float(f.held_out) for name, f in zip(names, figures, strict=True)}
+    families = _names(machine.validation_problems)
+    figures = [Validation(*map(float, figure)) for figure in figures]
+    record: dict[str, Any] = {"meta_step": int(state.meta_step), "validation_score": float(validation_score(figures))}
+    record["validation"] = {name: f.objective for name, f in zip(families, figures, strict=True)}
+    record["validation_final"] = {name: f.final for name, f in zip(families, figures, strict=True)}
+    record["validation_held_out"] = {name: f.held_out for name, f in zip(families, figures, strict=True)}
     folder.validation(record)
     return state
 
@@ -268,17 +287,16 @@ def _freeze(
     config = machine.config
     _, figures = machine.validate(state._replace(average=state.best))
     length = until.option(int(state.meta_step), seconds)
-    sets = "".join(f" --set {override}" for override in overrides)
     training = Training(
-        command=f"mnemo meta-train {preset} --out RUN {length} --seed {config.seed}{sets}{_from(start)}",
+        command=_command(preset, "RUN", length, config.seed, overrides, start),
         preset=config.preset,
         seed=config.seed,
         meta_steps=int(state.meta_step),
         minutes=round(seconds / 60, 2),
-        families=tuple(problem.family.name for problem in machine.problems),
+        families=_names(machine.problems),
         figures={
-            f"{problem.family.name}, {config.validation.steps} steps: {what}": float(value)
-            for problem, figure in zip(machine.validation_problems, figures, strict=True)
+            f"{name}, {config.validation.steps} steps: {what}": float(value)
+            for name, figure in zip(_names(machine.validation_problems), figures, strict=True)
             for what, value in (("final training loss", figure.final), ("held-out loss", figure.held_out))
         },
     )

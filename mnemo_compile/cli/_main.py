@@ -29,7 +29,7 @@ _MENDS = {
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version(), prog_name="mnemo")
 def mnemo() -> None:
-    """Learned optimizers: meta-train one, compile it to PyTorch, optax and ONNX, keep it in a zoo.
+    """Learned optimizers: meta-train one, compile it to PyTorch, optax, ONNX and StableHLO, keep it in a zoo.
 
     A REF names a cell: name, name@1.2.0, name@^1, or the folder of a bundle or of a run.
 

@@ -15,7 +15,12 @@ from ._console import message
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long to meta-train.")
 @click.option("--steps", type=click.IntRange(min=1), help="How many meta-steps to take, instead of --minutes.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of weights and tasks.")
-@click.option("--from", "origin", metavar="REF", help="Start from the weights of this cell, alike but for its prior.")
+@click.option(
+    "--from",
+    "origin",
+    metavar="REF",
+    help="Start from the weights of this cell, alike but for its seed, prior, sample_chunks and state_dtype.",
+)
 @click.option("--resume", is_flag=True, help="Go on where the run in RUN stopped.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the preset. Repeatable.")
 @click.option(

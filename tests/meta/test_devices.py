@@ -140,7 +140,7 @@ def test_killed_and_resumed_on_eight_devices(quick: pathlib.Path, tmp_path: path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["truncated", "persistent", "evolution"])
+@pytest.mark.parametrize("kind", ["truncated", "persistent", "evolution", "imitation"])
 def test_eight_devices_and_one_with_a_memory(config: pathlib.Path, tmp_path: pathlib.Path, kind: str) -> None:
     settings = (f"estimator.kind={kind}", "estimator.truncations=2", "inner.tasks=16", "validation.tasks=3")
     options = [part for setting in settings for part in ("--set", setting)]

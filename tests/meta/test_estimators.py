@@ -68,6 +68,37 @@ def test_truncated_backpropagation_is_the_derivative_within_each_truncation() ->
     assert abs(np.mean(expected) / WHOLE) < 0.6, "a truncation misses a good part of what the rate does"
 
 
+class DescentOfAnyLength(Descent):
+    """Trainings end after any number of truncations, the longest after `STEPS`; what came after would outweigh all."""
+
+    def draw(self, weights: Any, key: Any) -> Any:
+        truncations = jax.random.randint(key, (), 1, STEPS // TRUNCATION + 1)
+        return super().draw(weights, key) | {"horizon": TRUNCATION * truncations}
+
+    def run(self, weights: Any, inner: Any) -> Any:
+        following, loss = super().run(weights, inner)
+        late = 1e6 * weights["rate"] * (inner["step"] >= inner["horizon"])
+        return following | {"horizon": inner["horizon"]}, loss + late
+
+    def ended(self, inner: Any) -> Any:
+        return inner["step"] >= inner["horizon"], super().ended(inner)[1]
+
+
+def test_evolution_over_whole_trainings_ends_with_each() -> None:
+    estimator = EvolutionStrategies(STEPS // TRUNCATION, 8192, 0.003)
+    unroll = DescentOfAnyLength()
+    step = jax.jit(lambda key: estimator.step(unroll, WEIGHTS, None, key)[0])
+    found = [step(jax.random.key(number)) for number in range(24)]
+    rates = np.array([float(estimate.gradient["rate"]) for estimate in found])
+    ends = range(TRUNCATION, STEPS + 1, TRUNCATION)
+    expected = np.mean([derivative(0, end) for end in ends])
+    error = rates.std(ddof=1) / len(rates) ** 0.5
+    assert error < 0.1 * abs(expected)
+    assert abs(rates.mean() - expected) < 4 * error + 0.01 * abs(expected)
+    mean = np.mean([np.mean((1 - RATE) ** (2.0 * np.arange(end))) for end in ends])
+    assert np.mean([float(estimate.objective) for estimate in found]) == pytest.approx(mean, rel=0.02)
+
+
 @pytest.mark.parametrize(
     "estimator", [PersistentEvolution(4096, 0.003), EvolutionStrategies(STEPS // TRUNCATION, 4096, 0.003)]
 )

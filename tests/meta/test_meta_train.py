@@ -1,7 +1,10 @@
 """What a run leaves behind, and that what it does is what it says."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import equinox as eqx
@@ -20,6 +23,8 @@ from mnemo_compile.errors import MnemoError, UsageError
 from mnemo_compile.meta import _meta_step, load_config, meta_train
 from mnemo_compile.meta._config import OuterConfig
 from mnemo_compile.meta._meta_step import MetaStep
+from mnemo_compile.meta._monitor import read_metrics
+from mnemo_compile.meta._trainer import _names
 from mnemo_compile.meta._unroll import Augmentation, meta_objective, Problem
 from mnemo_compile.meta.tasks import FamilyConfig
 from tests.helpers import learned_cell
@@ -170,6 +175,105 @@ def test_a_meta_gradient_that_is_not_finite_moves_nothing_and_is_counted(config:
     assert eqx.tree_equal(after.weights, state.weights) and eqx.tree_equal(after.optimizer, state.optimizer)
     healthy, _ = machine._apply(after, [estimate])
     assert int(healthy.skipped) == 1 and int(healthy.skipped_in_a_row) == 0
+
+
+def test_ten_meta_gradients_in_a_row_that_are_not_finite_stop_the_run_with_a_reason(
+    config: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = MetaStep.__init__
+
+    def poisoned(machine: MetaStep, *arguments: Any) -> None:
+        made(machine, *arguments)
+        (estimate,) = machine._estimates
+
+        def poison(weights: Any, carried: Any, meta_step: Any) -> Any:
+            result, carried = estimate(weights, carried, meta_step)
+            # Nine in a row, which it survives, and from the fourteenth on all.
+            is_lost = 2 <= int(meta_step) < 11 or int(meta_step) >= 13
+            factor = jnp.nan if is_lost else 1.0
+            return result._replace(gradient=jax.tree.map(lambda g: factor * g, result.gradient)), carried
+
+        machine._estimates = [poison]
+
+    monkeypatch.setattr(MetaStep, "__init__", poisoned)
+    out = tmp_path / "run"
+    with pytest.raises(MnemoError, match="not finite 10 times in a row, up to meta-step 23; lower") as caught:
+        meta_train(str(config), out, steps=40)
+    assert "\n" not in str(caught.value) and not (out / "bundle").exists()
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [r["skipped"] for r in records if "objective" in r][-1] == 19
+
+
+def estimates_of(config: pathlib.Path, *overrides: str) -> tuple[MetaStep, Any, Any]:
+    machine = MetaStep(load_config(str(config), overrides))
+    state = machine.init()
+    return machine, state, machine._estimates[0](state.weights, state.carried[0], state.meta_step)[0]
+
+
+def test_a_meta_gradient_is_clipped_to_a_norm(config: pathlib.Path) -> None:
+    machine, state, estimate = estimates_of(config, "outer.clip=0.25")
+    norm = float(optax.tree.norm(estimate.gradient))
+    for size in (1e-3, 1e3):
+        scaled = estimate._replace(gradient=jax.tree.map(lambda g, s=size: s * g / norm, estimate.gradient))
+        moved, told = machine._apply(state, [scaled])
+        # Adam keeps a tenth of the first gradient it sees; the norm that is shown is of before.
+        assert float(optax.tree.norm(moved.optimizer[1][0].mu)) == pytest.approx(0.1 * min(size, 0.25), rel=1e-3)
+        assert float(told) == pytest.approx(size, rel=1e-3)
+
+
+def test_what_is_kept_is_the_mean_of_the_weights_and_later_a_discounted_one(config: pathlib.Path) -> None:
+    keep = 0.8
+    machine, state, estimate = estimates_of(config, f"outer.average={keep}", "outer.learning_rate=0.1")
+    seen, expected = [state.weights], state.weights
+    for number in range(12):
+        turned = jax.tree.map(lambda g, n=number: g if n % 3 else -2 * g, estimate.gradient)
+        state, _ = machine._apply(state, [estimate._replace(gradient=turned)])
+        seen.append(state.weights)
+        if (number + 1) / (number + 2) <= keep:
+            expected = jax.tree.map(lambda *weights: sum(weights) / len(weights), *seen)
+        else:
+            expected = jax.tree.map(lambda a, w: keep * a + (1 - keep) * w, expected, state.weights)
+        for one, other in zip(jax.tree.leaves(state.average), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert not eqx.tree_equal(state.average, state.weights)
+
+
+def test_families_that_differ_in_what_their_names_leave_out_are_told_apart() -> None:
+    clusters = [
+        {"network": {"kind": "mlp", "widths": [3]}, "data": {"kind": "clusters", "spread": s}} for s in (0.5, 1)
+    ]
+    problems = [problem_of(family) for family in (clusters[0], FAMILIES[4], clusters[1])]
+    names = _names(problems)
+    assert names == ("mlp-3-relu clusters-16 #1", problems[1].family.name, "mlp-3-relu clusters-16 #2")
+
+
+def test_the_weights_that_are_kept_have_the_lowest_score_that_was_recorded(
+    config: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    overrides = ("outer.validate_every=1", "outer.learning_rate=0.3")
+    frozen = meta_train(str(config), tmp_path / "run", steps=6, overrides=overrides)
+    records = [r for r in read_metrics(tmp_path / "run/metrics.jsonl") if "validation" in r]
+    scores = []
+    for record in records:
+        parts = zip(*(record[name].values() for name in ("validation", "validation_final", "validation_held_out")))
+        scores.append(np.mean([objective + np.log(final * held) / 2 for objective, final, held in parts]))
+    np.testing.assert_allclose([record["validation_score"] for record in records], scores, rtol=1e-5)
+    best = records[int(np.argmin(scores))]
+    figures = frozen.manifest.training.figures
+    (name,) = best["validation_final"]
+    assert figures[f"{name}, 4 steps: final training loss"] == pytest.approx(best["validation_final"][name], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_second_start_compiles_nothing_again(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment["MNEMO_CACHE"] = str(tmp_path / "cache")
+    kept = []
+    for run in ("first", "second"):
+        command = [sys.executable, "-m", "mnemo_compile", "meta-train", str(config), "--out", str(tmp_path / run)]
+        subprocess.run([*command, "--steps", "1"], check=True, capture_output=True, env=environment)
+        kept.append({p.name for p in (tmp_path / "cache/programs").iterdir() if p.name.endswith("-cache")})
+    assert kept[0] and kept[0] == kept[1]
 
 
 @hypothesis.given(half_life=st.integers(1, 9))

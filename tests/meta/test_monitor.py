@@ -36,7 +36,8 @@ def step_record(meta_step: int, **changes: Any) -> dict[str, Any]:
 
 def validation_record(meta_step: int) -> dict[str, Any]:
     figures = {"validation": -0.5, "validation_final": 0.125, "validation_held_out": 0.375}
-    return {"meta_step": meta_step} | {name: {"vit-24": value} for name, value in figures.items()}
+    record: dict[str, Any] = {"meta_step": meta_step, "validation_score": -1.625}
+    return record | {name: {"vit-24": value} for name, value in figures.items()}
 
 
 def take(run: pathlib.Path, *records: dict[str, Any], start: int = 0) -> None:
@@ -95,6 +96,7 @@ def test_a_terminal_shows_a_table_and_all_of_it_is_recorded(tmp_path: pathlib.Pa
         "meta-step": "2",
         "inner steps/s": "54,321",
         "gradient norm": "0.0625",
+        "validation score": "-1.625",
         "resets": "17",
         "skipped": "3",
         "time left": "1:02:05",

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -71,17 +72,24 @@ def test_killed_at_random_moments_and_resumed(
 def test_interruption_saves_and_says_how_to_go_on(
     config: pathlib.Path, tmp_path: pathlib.Path, number: signal.Signals
 ) -> None:
-    out = tmp_path / "run"
-    process = start(config, out, "--steps", "100000")
+    out = tmp_path / "a run"
+    overrides = ("--set", "outer.validate_every=7", "--set", 'outer.trains=["context_out"]')
+    more = ("--steps", "100000", "--seed", "3", *overrides)
+    process = start(config, out, *more)
     wait_for(process, out, 5)
     process.send_signal(number)
     messages = process.communicate()[1]
     assert process.returncode == 130, messages
     saved = max(int(p.name) for p in (out / "checkpoints").iterdir())
-    assert f"saved after meta-step {saved}" in messages
-    assert f"--out {out} --resume" in messages and "Traceback" not in messages
+    assert f"saved after meta-step {saved}" in messages and "Traceback" not in messages
+    # What it says to go on with is what it was started with, word for word as a shell takes it.
+    (command,) = (line.partition("go on with: ")[2] for line in messages.splitlines() if "go on with: " in line)
+    words = shlex.split(command)
+    assert words[:3] == ["mnemo", "meta-train", str(config)]
+    assert sorted(words[3:]) == sorted(["--out", str(out), "--resume", *more])
 
-    resumed = start(config, out, "--steps", str(saved + 2), "--resume")
+    words[words.index("100000")] = str(saved + 2)
+    resumed = subprocess.Popen([sys.executable, "-m", "mnemo_compile", *words[1:]], stderr=subprocess.PIPE, text=True)
     messages = resumed.communicate()[1]
     assert resumed.returncode == 0, messages
     assert load_bundle(out / "bundle").manifest.training.meta_steps == saved + 2
