@@ -16,6 +16,11 @@ def main() -> None:
     parser.add_argument("--opponent", action="append", choices=sorted(OPPONENTS), help="only this one; repeatable")
     parser.add_argument("--task", action="append", help="only this one; repeatable")
     parser.add_argument("--seeds", type=int, help="runs; by default as many as the suite says of each task")
+    parser.add_argument(
+        "--anew",
+        action="store_true",
+        help="measure also what has a baseline, for data that differ from those it was measured on",
+    )
     arguments = parser.parse_args()
     suite = load_suite(arguments.suite)
     for task in suite.tasks:
@@ -25,7 +30,7 @@ def main() -> None:
         for name in arguments.opponent or OPPONENTS:
             # Read again each time: several of these may be at work on one suite.
             known = current(suite.name, task).get(name)
-            if known is not None and len(known.seeds) >= seeds:
+            if known is not None and len(known.seeds) >= seeds and not arguments.anew:
                 continue
             began = time.monotonic()
             result = measure(task, OPPONENTS[name], range(seeds))

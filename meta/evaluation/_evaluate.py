@@ -58,6 +58,8 @@ class TaskJudgement(pydantic.BaseModel):
     """Runs that diverged."""
     highest: float
     """The largest ratio of the smoothed training loss to tuned AdamW's at the same step, after the first tenth."""
+    same_data: bool
+    """Whether it began where tuned AdamW did when that was measured: else data have changed, such as a library's."""
     curves: list[list[float | None]]
 
     @property
@@ -190,8 +192,8 @@ def _judge(suite: Suite, task: TaskConfig, cell: AbstractCell, seeds: int | None
     tuned = opponents[TUNED]
     theirs = Runs(*(rows[:seeds] for rows in tuned.runs))
     pair = Pair(ours, theirs)
-    finals = sorted(float(np.mean(result.final[:seeds])) for result in opponents.values())
-    final = float(np.mean(ours.final))
+    finals = [_ended(result.final[:seeds]) for result in opponents.values()]
+    final = _ended(ours.final)
     ratio = _judgement.smoothed(ours.curves.mean(axis=0)) / _judgement.smoothed(theirs.curves.mean(axis=0))
     judgement = TaskJudgement(
         task=task.name,
@@ -201,18 +203,28 @@ def _judge(suite: Suite, task: TaskConfig, cell: AbstractCell, seeds: int | None
         seeds=seeds,
         speedup=_judgement.over_seeds(pair, _judgement.speedup_of),
         final=final,
-        final_tuned=float(np.mean(theirs.final)),
+        final_tuned=_ended(theirs.final),
         setting_tuned=f"{tuned.rate:.2g} {tuned.schedule}",
-        final_plain=float(np.mean(opponents[PLAIN].final[:seeds])),
+        final_plain=_ended(opponents[PLAIN].final[:seeds]),
         held_out=_judgement.over_seeds(pair, _judgement.held_out_of),
         accuracy=_accuracy(ours),
         accuracy_tuned=_accuracy(theirs),
         rank=1 + sum(other < final for other in finals),
         ranked=1 + len(finals),
         diverged=int(ours.diverged.sum()),
-        highest=float(np.max(ratio[len(ratio) // 10 :])),
+        # A curve that is not a number has diverged.
+        highest=float(np.max(np.nan_to_num(ratio[len(ratio) // 10 :], nan=np.inf))),
+        same_data=_starts_alike(task, ours, theirs),
         curves=[_baselines.plain(row) for row in ours.curves],
     )
+    if not judgement.same_data:
+        print(
+            f"{task.name}: its data are not those that the baselines were measured on, as those of another Python or "
+            f"scikit-learn; measure them here with: python -m mnemo_compile.meta.evaluation {suite.name} "
+            f"--task {task.name} --anew",
+            file=sys.stderr,
+            flush=True,
+        )
     said = f"{judgement.speedup.value:.2f} × tuned AdamW, loss {final:.4g} to {judgement.final_tuned:.4g}"
     print(f"{task.name}: {said} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
     others = {
@@ -238,10 +250,19 @@ def _beside(opponent: str, judged: Sequence[_Judged]) -> OpponentJudgement | Non
         tasks=len(shared),
         speedup=speedup(theirs),
         ours=speedup([each.pair for each in shared]),
-        beaten=sum(
-            each.judgement.final < float(np.mean(pair.ours.final)) for each, pair in zip(shared, theirs, strict=True)
-        ),
+        beaten=sum(each.judgement.final < _ended(pair.ours.final) for each, pair in zip(shared, theirs, strict=True)),
     )
+
+
+def _ended(finals: np.ndarray) -> float:
+    """The mean over seeds of the final training loss; infinite where a run ended in no number."""
+    value = float(np.mean(finals))
+    return value if math.isfinite(value) else math.inf
+
+
+def _starts_alike(task: TaskConfig, ours: Runs, theirs: Runs) -> bool:
+    """Whether the losses of the first batches are the same but for roundings, which a training before makes larger."""
+    return bool(np.allclose(ours.initial, theirs.initial, rtol=1e-3 if task.before is None else 0.1))
 
 
 def _accuracy(runs: Runs) -> float | None:

@@ -68,8 +68,9 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def relative_difference(ours: Float[np.ndarray, " seeds"], theirs: Float[np.ndarray, " seeds"]) -> float:
-    """How much larger the mean over seeds is than theirs, as a share of theirs."""
-    return float((np.mean(ours) - np.mean(theirs)) / np.abs(np.mean(theirs)))
+    """How much larger the mean over seeds is than theirs, as a share of theirs; infinite where ours is no number."""
+    difference = float((np.mean(ours) - np.mean(theirs)) / np.abs(np.mean(theirs)))
+    return np.inf if np.isfinite(np.mean(theirs)) and not np.isfinite(difference) else difference
 
 
 class Pair(NamedTuple):
@@ -118,5 +119,6 @@ def over_tasks(
 
 
 def _interval(value: float, drawn: Sequence[float]) -> Interval:
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    # Between two of which one is infinite there is nothing.
+    low, high = np.quantile(drawn, [0.025, 0.975], method="linear" if np.isfinite(drawn).all() else "nearest")
     return Interval(float(value), float(low), float(high))

@@ -17,6 +17,20 @@ from ._suites import Suite
 DATA, REPORT, CURVES = "eval.json", "report.md", "curves.png"
 
 
+def labels(judgements: Sequence[Judgement]) -> list[str]:
+    """Of each its name, with its version and then its digest where that alone tells it from others."""
+    forms = (
+        lambda judgement: judgement.name,
+        lambda judgement: f"{judgement.name}@{judgement.version}",
+        lambda judgement: f"{judgement.name}@{judgement.version} {judgement.digest[:12]}",
+    )
+    told = [[form(judgement) for judgement in judgements] for form in forms]
+    return [
+        next((named[place] for named in told if named.count(named[place]) == 1), told[-1][place])
+        for place in range(len(judgements))
+    ]
+
+
 def beaten(ours: Judgement, other: Judgement) -> int:
     """Tasks on which the final training loss is below the other's."""
     finals = {task.task: task.final for task in other.tasks}
@@ -97,16 +111,23 @@ def opponent_rows(judgement: Judgement) -> Iterable[tuple[str, ...]]:
 
 
 def as_data(judgements: Sequence[Judgement], command: str) -> dict[str, Any]:
-    """The content of eval.json."""
-    return {
-        "command": command,
-        "evaluations": [
-            judgement.model_dump(mode="json")
-            | {"figures": figures(judgement)}
-            | {"beats": {o.name: beaten(judgement, o) for o in judgements if o is not judgement}}
-            for judgement in judgements
-        ],
-    }
+    """The content of eval.json; null for what is not a finite number."""
+    named = list(zip(labels(judgements), judgements, strict=True))
+    data = [
+        judgement.model_dump(mode="json")
+        | {"figures": figures(judgement)}
+        | {"beats": {label: beaten(judgement, other) for label, other in named if other is not judgement}}
+        for judgement in judgements
+    ]
+    return {"command": command, "evaluations": _finite(data)}
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def write_report(judgements: Sequence[Judgement], suite: Suite, command: str, out: pathlib.Path) -> None:
@@ -116,27 +137,29 @@ def write_report(judgements: Sequence[Judgement], suite: Suite, command: str, ou
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / DATA).write_text(json.dumps(as_data(judgements, command), indent=1) + "\n", encoding="utf-8")
+        (out / DATA).write_text(
+            json.dumps(as_data(judgements, command), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
         (out / REPORT).write_text(_markdown(judgements, suite, command), encoding="utf-8")
         _draw(judgements, suite, out / CURVES)
 
 
 def _markdown(judgements: Sequence[Judgement], suite: Suite, command: str) -> str:
-    names = ", ".join(judgement.name for judgement in judgements)
-    lines = [f"# {names} on `{suite.name}`", "", f"`{command}`", "", suite.about, ""]
+    named = list(zip(labels(judgements), judgements, strict=True))
+    lines = [f"# {', '.join(label for label, _ in named)} on `{suite.name}`", "", f"`{command}`", "", suite.about, ""]
     for judgement in judgements:
         lines += [
             f"## {judgement.name}@{judgement.version}",
             "",
             f"Digest {judgement.digest}, mnemo-compile {judgement.compiler}, {_seeds(judgement.tasks)}. Intervals "
-            "hold 95 % of the resamplings of seeds, and of tasks for means over them.",
+            f"hold 95 % of the resamplings of seeds, and of tasks for means over them.{_other_data(judgement.tasks)}",
             "",
             "| figure | |",
             "|---|---|",
             *(f"| {name} | {value} |" for name, value in figures(judgement).items()),
             *(
-                f"| tasks that end below {other.name} | {beaten(judgement, other)} of {len(judgement.tasks)} |"
-                for other in judgements
+                f"| tasks that end below {label} | {beaten(judgement, other)} of {len(judgement.tasks)} |"
+                for label, other in named
                 if other is not judgement
             ),
             "",
@@ -159,6 +182,12 @@ def _seeds(tasks: Sequence[TaskJudgement]) -> str:
     return f"{usual} seeds" + "".join(others)
 
 
+def _other_data(tasks: Sequence[TaskJudgement]) -> str:
+    """Which tasks have other data than their baselines, in a sentence; nothing where all have the same."""
+    names = [task.task for task in tasks if not task.same_data]
+    return f" The data of {', '.join(names)} are not those that the baselines were measured on." if names else ""
+
+
 def _draw(judgements: Sequence[Judgement], suite: Suite, path: pathlib.Path) -> None:
     """Training loss over the steps: a panel a task, the opponents that have baselines in grey."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -179,9 +208,9 @@ def _draw(judgements: Sequence[Judgement], suite: Suite, path: pathlib.Path) -> 
             tuned = opponent == TUNED
             style = {"color": "black" if tuned else "0.75", "linewidth": 1.5 if tuned else 0.8}
             _line(panel, task.steps, result.curves, label="tuned AdamW" if tuned else "_", **style)
-        for place, judgement in enumerate(judgements):
+        for place, (label, judgement) in enumerate(zip(labels(judgements), judgements, strict=True)):
             curves = next(each.curves for each in judgement.tasks if each.task == name)
-            _line(panel, task.steps, curves, label=judgement.name, color=f"C{place}", linewidth=1.5)
+            _line(panel, task.steps, curves, label=label, color=f"C{place}", linewidth=1.5)
         panel.set(title=name, xlabel="step", ylabel="training loss")
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize="small")

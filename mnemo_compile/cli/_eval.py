@@ -47,6 +47,7 @@ def evaluate(
       mnemo eval mnemosyne-base --suite valid --out eval
     """
     from .._refs import load
+    from ..meta import keep_compiled_programs
     from ..meta.evaluation import (
         as_data,
         COLUMNS,
@@ -66,8 +67,10 @@ def evaluate(
         suite,
         *(part for task in tasks for part in ("--task", task)),
         *(["--seeds", str(seeds)] if seeds is not None else []),
+        *(["--zoo", location] if location is not None else []),
     ]
     command = shlex.join(["mnemo", "eval", *refs, *options])
+    keep_compiled_programs()
     judgements = [judge(cell, suite, seeds=seeds, tasks=tasks) for cell in frozen]
     if out is not None:
         write_report(judgements, load_suite(suite), command, out)

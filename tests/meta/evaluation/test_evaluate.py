@@ -5,18 +5,20 @@ import json
 import pathlib
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from mnemo_compile.artifact import freeze, FrozenCell
+from mnemo_compile.artifact import freeze, FrozenCell, save
 from mnemo_compile.cell import cell_config
 from mnemo_compile.cli import main
 from mnemo_compile.errors import MnemoError, UsageError
 from mnemo_compile.meta.evaluation import _baselines, evaluate, load_suite, TaskConfig
 from mnemo_compile.meta.evaluation._opponents import OPPONENTS, Setting
-from mnemo_compile.meta.evaluation._report import _seeds
+from mnemo_compile.meta.evaluation._report import _seeds, as_data, labels, write_report
 from mnemo_compile.meta.evaluation._training import BINS, reference, starts, train
 
 SUITE = """
@@ -158,8 +160,6 @@ def test_an_evaluation_says_what_was_trained(
         evaluate(adam, suite, tasks=["square"])
 
     # And from the command line, beside another cell.
-    from mnemo_compile.artifact import save
-
     for frozen in (adam, freeze_small()):
         save(frozen, tmp_path / frozen.name)
     refs = [str(tmp_path / "plain-adam"), str(tmp_path / "small-cell")]
@@ -175,6 +175,61 @@ def test_an_evaluation_says_what_was_trained(
     assert adam.digest in report and "mnemo eval" in report and "| line |" in report
     assert f"| adamw-1e-3 | 1 | {plain.speedup:.2f} | {plain.ours:.2f} | {plain.beaten} of 1 |" in report
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_cell_that_diverges_is_last_and_nothing_of_it_is_a_number_that_json_has_not(
+    suite: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = {"plain-adam": 1e-3, "wild-adam": 1e38}
+    for name, step in steps.items():
+        cell = eqx.tree_at(lambda adam: adam.learning_rate, cell_config({"kind": "adam"}).build(), jnp.array(step))
+        save(freeze(cell, name=name, version="1.0.0"), tmp_path / name)
+    options = ["--suite", suite, "--task", "line", "--seeds", "2", "--json", "--out", str(tmp_path / "out")]
+    assert main(["eval", *(str(tmp_path / name) for name in steps), *options]) == 0
+
+    def refused(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    printed = json.loads(capsys.readouterr().out, parse_constant=refused)
+    plain, wild = printed["evaluations"]
+    (task,) = wild["tasks"]
+    assert task["diverged"] == 2 and task["final"] is None and task["held_out"][0] is None
+    assert task["rank"] == task["ranked"] == 3
+    assert (plain["beats"], wild["beats"]) == ({"wild-adam": 1}, {"plain-adam": 0})
+    assert wild["figures"]["tasks that end at or below AdamW tuned for the task"] == "0 of 1"
+    assert wild["figures"]["validation loss against tuned AdamW, mean"].startswith("+inf%")
+    assert wild["figures"]["training loss over tuned AdamW's at the same step, highest"] == "inf, line"
+    assert "inf, 2 diverged" in (tmp_path / "out/report.md").read_text()
+
+
+def test_cells_of_one_name_are_told_apart(suite: str) -> None:
+    adam = freeze(cell_config({"kind": "adam"}).build(), name="plain-adam", version="1.0.0")
+    one = evaluate(adam, suite, seeds=1, tasks=["line"])
+    others = [{"version": "1.1.0"}, {"version": "1.1.0", "digest": "f" * 64}, {"name": "other"}]
+    judgements = [one, *(one.model_copy(update=change) for change in others)]
+    told = ["plain-adam@1.0.0", f"plain-adam@1.1.0 {adam.digest[:12]}", "plain-adam@1.1.0 ffffffffffff", "other"]
+    assert labels(judgements) == told and labels(judgements[:1]) == ["plain-adam"]
+    data = as_data(judgements, "command")["evaluations"]
+    assert [set(each["beats"]) for each in data] == [set(told) - {label} for label in told]
+
+
+def test_data_that_have_changed_since_the_baselines_are_told(
+    suite: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adam = freeze(cell_config({"kind": "adam"}).build(), name="plain-adam", version="1.0.0")
+    found = load_suite(suite)
+    before = evaluate(adam, suite, tasks=["line"])
+    assert before.tasks[0].same_data and "other" not in capsys.readouterr().err
+    # As if they had been measured with another version of the data.
+    path = _baselines.cached_path(found.name)
+    known = _baselines.read(path)["line"].opponents["adamw"]
+    moved = known.model_copy(update={"initial": [1.01 * loss for loss in known.initial]})
+    _baselines.keep(found.name, found.tasks[0], {"adamw": moved}, path)
+    after = evaluate(adam, suite, tasks=["line"])
+    said = capsys.readouterr().err
+    assert not after.tasks[0].same_data and "--task line --anew" in said
+    write_report([after], found, "command", tmp_path / "out")
+    assert "The data of line are not those" in (tmp_path / "out/report.md").read_text()
 
 
 def test_a_task_has_as_many_seeds_as_its_suite_says(suite: str, capsys: pytest.CaptureFixture[str]) -> None:

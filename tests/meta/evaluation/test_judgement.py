@@ -99,3 +99,11 @@ def test_what_diverged_is_counted() -> None:
     broken = decay(1)
     broken[3] = np.inf
     assert runs([decay(1), rising, broken]).diverged.tolist() == [False, True, True]
+
+
+def test_a_validation_loss_that_is_no_number_is_infinitely_worse() -> None:
+    pair = Pair(runs([decay(1)] * 2, [1.0, np.nan]), runs([decay(1)] * 2, [2.0, 2.0]))
+    value, low, high = over_seeds(pair, held_out_of)
+    assert value == high == np.inf and low == pytest.approx(-0.5)
+    mean = over_tasks([pair, pair], held_out_of, lambda values: float(np.mean(values)))
+    assert mean.value == mean.high == np.inf and not np.isnan(mean.low)
