@@ -23,7 +23,8 @@ class Batch(NamedTuple):
     targets: Float[Array, "batch ..."] | Int[Array, "batch ..."]
     """Classes or symbols, as integers, or numbers."""
     weight: Float[Array, "batch ..."] | None = None
-    """How much each target counts, where not all count alike."""
+    """How much each target counts, where not all count alike. Of a quadratic, whose targets are one point: the noise of
+    the gradient."""
 
 
 class AbstractData(eqx.Module):

@@ -82,7 +82,7 @@ class SupervisedConfig(pydantic.BaseModel):
     loss: Loss | None = None
     """Cross-entropy for classes and squared error for numbers, where it is not named."""
     label_noise: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
-    """Share of training targets that are drawn anew, each time they are seen."""
+    """Share of targets that are drawn anew, each time they are seen; held-out ones are as they are."""
     reconstructs: bool = False
     """Whether the inputs themselves are the targets: an autoencoder."""
 

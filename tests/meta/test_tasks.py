@@ -1,8 +1,11 @@
 """Families of tasks: what they say of themselves holds, and each can be learned."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +13,7 @@ import optax
 import pydantic
 import pytest
 
-from mnemo_compile.meta.tasks import AbstractFamily, FamilyConfig, Params, PARTS
+from mnemo_compile.meta.tasks import AbstractFamily, Batch, FamilyConfig, Params, PARTS
 
 DIGITS, TEACHER, CLUSTERS = {"kind": "digits"}, {"kind": "teacher"}, {"kind": "clusters"}
 TEXT, MASKED = {"kind": "markov", "symbols": 12}, {"kind": "markov", "symbols": 12, "masked": 0.3}
@@ -40,6 +43,15 @@ FAMILIES: list[dict[str, Any]] = [
         "network": {"kind": "transformer", "width": 16, "causal": False},
         "data": {"kind": "rearranged", "symbols": 6, "places": 5},
     },
+    {"network": {"kind": "mlp", "widths": [64]}, "data": {"kind": "signals"}},
+    {"network": {"kind": "conv", "channels": [8, 16]}, "data": {"kind": "shapes", "side": 8}},
+    {"network": {"kind": "conv", "channels": [8, 16]}, "data": {"kind": "shapes", "labels": "place"}},
+    {"network": {"kind": "transformer", "width": 16}, "data": {"kind": "source", "places": 12}},
+    {"network": {"kind": "transformer", "width": 16, "causal": False}, "data": {"kind": "source", "masked": 0.2}},
+    {"network": {"kind": "mlp", "widths": [32]}, "data": {"kind": "patches"}, "batch": 32},
+    {"network": {"kind": "mlp", "widths": [32]}, "data": {"kind": "patches", "hides": False}, "reconstructs": True},
+    {"network": {"kind": "mlp", "widths": [8]}, "data": {"kind": "breast_cancer"}, "loss": "hinge"},
+    {"network": {"kind": "mlp", "widths": [16]}, "data": {"kind": "diabetes"}, "loss": "absolute"},
 ]
 CONFIG: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(FamilyConfig)
 
@@ -53,7 +65,7 @@ def start(family: AbstractFamily, key: jax.Array) -> Params:
     return [t.mean + t.deviation * jax.random.normal(k, t.shape) for t, k in zip(family.tensors, keys, strict=True)]
 
 
-QUICK = (0, 2, 5, 7, 9, 14, 17, 19)
+QUICK = (0, 2, 5, 7, 9, 14, 17, 19, 29)
 """Of every kind of network, data and loss something."""
 
 
@@ -114,18 +126,105 @@ def test_tasks_of_a_family_differ(data: dict[str, Any]) -> None:
     draw = jax.jit(lambda k: family.batch(family.draw(k), key, "train"))
     one, *others = (jax.tree.leaves(draw(jax.random.key(seed))) for seed in range(3))
     pairs = [pair for other in others for pair in zip(one, other, strict=True)]
-    is_table_of_numbers = data.get("data") == {"kind": "diabetes"} or data.get("reconstructs", False)
-    assert is_table_of_numbers or any(bool(jnp.any(a != b)) for a, b in pairs)
+    # Of a table of numbers and of a text there is one.
+    is_one = data.get("data", {}).get("kind") in ("diabetes", "source") or data.get("reconstructs", False)
+    assert is_one or any(bool(jnp.any(a != b)) for a, b in pairs)
 
 
-def test_label_noise_is_in_training_only() -> None:
+def test_label_noise_is_in_all_but_what_is_held_out() -> None:
     noisy = family_of({**FAMILIES[8], "label_noise": 0.5})
     clean = family_of({**FAMILIES[8], "label_noise": 0.0})
     instance, key = noisy.draw(jax.random.key(0)), jax.random.key(1)
     pairs = {part: (noisy.batch(instance, key, part), clean.batch(instance, key, part)) for part in PARTS}
-    share = float(jnp.mean(pairs["train"][0].targets != pairs["train"][1].targets))
-    assert 0.3 < share < 0.55
+    for part in ("train", "judge"):
+        share = float(jnp.mean(pairs[part][0].targets != pairs[part][1].targets))
+        assert 0.3 < share < 0.55
     np.testing.assert_array_equal(pairs["held_out"][0].targets, pairs["held_out"][1].targets)
+
+
+LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "squared": lambda out, target: float(np.mean((out - target) ** 2) / 2),
+    "absolute": lambda out, target: float(np.mean(np.abs(out - target))),
+    "huber": lambda out, target: float(
+        np.mean([d * d / 2 if d < 1 else d - 0.5 for d in np.abs(out - target).ravel()])
+    ),
+    "cross-entropy": lambda out, label: float(np.mean(-np.log(likelihoods(out, label)))),
+    "focal": lambda out, label: float(np.mean(-((1 - likelihoods(out, label)) ** 2) * np.log(likelihoods(out, label)))),
+    "hinge": lambda out, label: float(
+        np.mean([max(0.0, 1 + np.delete(row, y).max() - row[y]) for row, y in zip(out, label, strict=True)])
+    ),
+}
+
+
+def likelihoods(scores: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Of the labels, where classes have these scores."""
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return (shares / shares.sum(axis=1, keepdims=True))[np.arange(len(label)), label]
+
+
+@hypothesis.given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([0.1, 1.0, 10.0]))
+@hypothesis.settings(max_examples=15, deadline=None)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_is_its_formula(loss: str, seed: int, size: float) -> None:
+    of_numbers = loss in ("squared", "absolute", "huber")
+    data = {"kind": "diabetes"} if of_numbers else {"kind": "wine"}
+    family = family_of({"network": {"kind": "mlp", "widths": []}, "data": data, "loss": loss})
+    random = np.random.default_rng(seed)
+    params = [jnp.asarray(size * random.normal(size=tensor.shape), jnp.float32) for tensor in family.tensors]
+    batch = family.batch(family.draw(jax.random.key(seed)), jax.random.key(1), "train")
+    outputs = family.network(params, batch.inputs)  # pyright: ignore[reportAttributeAccessIssue]
+    expected = LOSSES[loss](np.asarray(outputs, np.float64), np.asarray(batch.targets))
+    np.testing.assert_allclose(family.loss(params, batch), expected, rtol=1e-3, atol=1e-6)
+
+
+def told_rightly(batch: Batch, known: Batch) -> float:
+    """The share of examples whose nearest neighbour among the known ones has their label."""
+    flat, others = (np.asarray(each.inputs).reshape(len(each.targets), -1) for each in (known, batch))
+    nearest = ((flat**2).sum(axis=1) - 2 * others @ flat.T).argmin(axis=1)
+    return float(np.mean(np.asarray(known.targets)[nearest] == np.asarray(batch.targets)))
+
+
+def test_a_signal_is_its_classes_template_and_a_figure_is_where_its_label_says() -> None:
+    """Without noise the nearest neighbour among many others has the same label, and in another task it has not."""
+    for data in ({"kind": "signals", "noise": 0}, {"kind": "shapes", "labels": "place", "noise": 0}):
+        family = family_of({"network": {"kind": "mlp", "widths": []}, "data": data, "batch": 1024})
+        instance = family.draw(jax.random.key(0))
+        train = family.batch(instance, jax.random.key(1), "train")
+        judge, of_another = (
+            family.batch(each, jax.random.key(1), "judge") for each in (instance, family.draw(jax.random.key(5)))
+        )
+        assert told_rightly(judge, train) > 0.7, data
+        assert told_rightly(of_another, train) < 0.5, data
+        assert set(np.asarray(train.targets).tolist()) == set(range(10))
+
+
+def test_a_hidden_middle_is_what_is_to_be_told() -> None:
+    hidden = family_of({**FAMILIES[27], "batch": 16})
+    whole = family_of({"network": {"kind": "mlp", "widths": []}, "data": {"kind": "patches", "hides": False}})
+    instance, key = hidden.draw(jax.random.key(0)), jax.random.key(1)
+    batch, seen = (np.asarray(x) for x in hidden.batch(instance, key, "train")[:2])
+    shown = np.array(whole.data.batch(instance, key, "train", 16).inputs)  # pyright: ignore[reportAttributeAccessIssue]
+    assert not batch[:, 3:5, 3:5].any()
+    np.testing.assert_array_equal(shown[:, 3:5, 3:5].reshape(16, -1), seen)
+    shown[:, 3:5, 3:5] = 0
+    np.testing.assert_array_equal(shown, batch)
+
+
+def test_text_is_the_standard_librarys_and_its_parts_are_of_other_modules() -> None:
+    family = family_of({**FAMILIES[25], "batch": 64})
+    batch = family.batch((), jax.random.key(1), "train")
+    np.testing.assert_array_equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+    texts = {part: np.asarray(text) for part, text in family.data.text.items()}  # pyright: ignore[reportAttributeAccessIssue]
+    size = 300
+    windows = {
+        part: {text[place : place + size].tobytes() for place in range(0, len(text) - size, size)}
+        for part, text in texts.items()
+    }
+    assert all(len(found) > 50 for found in windows.values())
+    for one, two in itertools.permutations(PARTS, 2):
+        whole, some = texts[two].tobytes(), sorted(windows[one])[:50]
+        # But for what modules have in common, such as a licence.
+        assert sum(window in whole for window in some) <= 5, (one, two)
 
 
 def test_one_set_of_signs_explains_all_parities() -> None:
