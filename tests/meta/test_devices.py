@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -159,6 +160,7 @@ def test_two_processes_stop_together_and_go_on(quick: pathlib.Path, tmp_path: pa
     processes[1].send_signal(signal.SIGINT)
     first, _ = messages_of(*processes, code=130)
     assert "saved after meta-step" in first and "Traceback" not in first
+    assert re.search(r"--resume --steps 60 .*--coordinator \S+ --processes 2 --process 0, and the other", first)
 
     processes = start_pair(quick, pair, 1, "--steps", "60", "--resume", *CHECKPOINTS)
     wait_for(processes[0], pair, len(objectives(pair)) + 5)

@@ -89,7 +89,7 @@ SLOW = pytest.mark.slow
 )
 def test_reparametrisation_changes_what_the_optimizer_sees_and_not_the_network(family: dict[str, Any]) -> None:
     tasks = []
-    for scales in ({}, {"scale": 7.0, "tensor_scale": 3.0, "coordinate_scale": 2.0}):
+    for scales in ({}, dict.fromkeys(("scale", "tensor_scale", "coordinate_scale"), 1e3)):
         problem = problem_of(family, PLAIN._replace(**scales))
         tasks.append(jax.jit(lambda w, k, p=problem: p.draw(w, k))(weights_of(problem), jax.random.key(3)))
         np.testing.assert_allclose(
@@ -99,7 +99,7 @@ def test_reparametrisation_changes_what_the_optimizer_sees_and_not_the_network(f
             atol=1e-7,
         )
     assert float(tasks[0].initial_loss) == pytest.approx(float(tasks[1].initial_loss), rel=1e-4)
-    assert np.all(np.asarray(tasks[0].scales) == 1) and np.ptp(np.log(np.asarray(tasks[1].scales))) > 0.5
+    assert np.all(np.asarray(tasks[0].scales) == 1) and np.ptp(np.log(np.asarray(tasks[1].scales))) > 5
 
 
 @pytest.mark.parametrize("family", [FAMILIES[0], FAMILIES[4]], ids=lambda f: problem_of(f).family.name)
