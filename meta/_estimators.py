@@ -166,9 +166,9 @@ class EvolutionStrategies(AbstractEstimator):
         def advance(held: tuple[Inner, Inner], _: None) -> tuple[tuple[Inner, Inner], tuple[Array, Array, Array]]:
             done, _, _ = _pairs_ended(unroll, *held)
             plus, minus, differences, means = _antithetic(unroll, weights, noise, *held)
-            counts = (~done).astype(differences.dtype)
-            following = replaced(~done, plus, held[0]), replaced(~done, minus, held[1])
-            return following, (counts * differences, counts * means, counts)
+            following = replaced(done, held[0], plus), replaced(done, held[1], minus)
+            counted = (jnp.where(done, 0.0, each) for each in (differences, means, jnp.ones_like(means)))
+            return following, tuple(counted)
 
         (plus, minus), sums = jax.lax.scan(advance, (start, start), length=self.truncations)
         differences, means, counts = (jnp.sum(each, axis=0) for each in sums)
