@@ -4,9 +4,9 @@ import argparse
 import sys
 import time
 
-from ._baselines import current, keep, measure, path_of
+from ._baselines import cached_path, current, keep, measure, path_of
 from ._opponents import OPPONENTS
-from ._suites import load_suite
+from ._suites import load_suite, suites
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     suite = load_suite(arguments.suite)
+    kept_in = path_of(suite.name) if suite.ref in suites() else cached_path(suite.name)
     for task in suite.tasks:
         if arguments.task and task.name not in arguments.task:
             continue
@@ -36,7 +37,7 @@ def main() -> None:
             result = measure(task, OPPONENTS[name], range(seeds))
             said = f"{result.final.mean():.4g} at {result.rate:g} {result.schedule}"
             print(f"{task.name} {name}: {said} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
-            keep(suite.name, task, {name: result}, path_of(suite.name))
+            keep(suite.name, task, {name: result}, kept_in)
 
 
 if __name__ == "__main__":

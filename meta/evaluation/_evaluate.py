@@ -1,6 +1,7 @@
 """A frozen cell on a suite, beside its opponents."""
 
 import math
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -220,7 +221,7 @@ def _judge(suite: Suite, task: TaskConfig, cell: AbstractCell, seeds: int | None
     if not judgement.same_data:
         print(
             f"{task.name}: its data are not those that the baselines were measured on, as those of another Python or "
-            f"scikit-learn; measure them here with: python -m mnemo_compile.meta.evaluation {suite.name} "
+            f"scikit-learn; measure them here with: python -m mnemo_compile.meta.evaluation {shlex.quote(suite.ref)} "
             f"--task {task.name} --anew",
             file=sys.stderr,
             flush=True,
@@ -286,7 +287,7 @@ def baselines(suite: Suite, task: TaskConfig, seeds: int) -> dict[str, _baseline
     if seeds > fewest:
         raise UsageError(
             f"the baselines of {task.name} have {fewest} seeds; ask for so many, or measure more with: "
-            f"python -m mnemo_compile.meta.evaluation {suite.name} --task {task.name} --seeds {seeds}"
+            f"python -m mnemo_compile.meta.evaluation {shlex.quote(suite.ref)} --task {task.name} --seeds {seeds}"
         )
     return {name: result for name, result in known.items() if len(result.seeds) >= seeds}
 

@@ -56,6 +56,8 @@ class Suite(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    ref: str
+    """What it is loaded by: its name where it ships with the package, else the path of its file."""
     about: str
     """What it is for, in a sentence."""
     tasks: Annotated[tuple[TaskConfig, ...], pydantic.Field(min_length=1)]
@@ -87,7 +89,7 @@ def load_suite(name: str) -> Suite:
             known = ", ".join(suites())
             raise UsageError(f"there is no suite '{name}'; choose one of {known}, or give the path of a .toml file")
     try:
-        return Suite.model_validate({**tomllib.loads(path.read_text(encoding="utf-8")), "name": path.stem})
+        return Suite.model_validate({**tomllib.loads(path.read_text(encoding="utf-8")), "name": path.stem, "ref": name})
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
