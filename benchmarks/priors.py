@@ -21,7 +21,7 @@ from mnemo_compile.meta._config import set_key
 from mnemo_compile.meta.evaluation import load_suite
 from mnemo_compile.meta.evaluation._evaluate import baselines, TUNED
 from mnemo_compile.meta.evaluation._judgement import geometric_mean, held_out_of, Pair, speedup_of
-from mnemo_compile.meta.evaluation._training import reference, Runs, train
+from mnemo_compile.meta.evaluation._training import as_optax, Runs, train
 
 
 def is_configuration(name: str) -> bool:
@@ -75,7 +75,7 @@ def main() -> None:
             continue
         theirs = Runs(*(rows[:seeds] for rows in baselines(suite, task, seeds)[TUNED].runs))
         settings = np.repeat(np.array(factors, np.float32), seeds)
-        runs = train(task, lambda lr, steps: reference(cell, steps, lr), settings, list(range(seeds)) * len(factors))
+        runs = train(task, lambda lr, steps: as_optax(cell, steps, lr), settings, list(range(seeds)) * len(factors))
         cells = []
         for place, factor in enumerate(factors):
             ours = Runs(*(rows[place * seeds : (place + 1) * seeds] for rows in runs))

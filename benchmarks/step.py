@@ -98,7 +98,7 @@ def onnx_step(ref: str, shapes: Shapes) -> Step:
     import onnxruntime
 
     import mnemo_compile as mnemo
-    from mnemo_compile._layout import shape_facts
+    from mnemo_compile.step import shape_facts
 
     with tempfile.TemporaryDirectory() as folder:
         mnemo.export(ref, "onnx", folder)

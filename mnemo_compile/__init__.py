@@ -16,7 +16,7 @@ from typing import Any, TYPE_CHECKING
 if TYPE_CHECKING:
     from ._facade import export as export, to_optax as to_optax, to_torch as to_torch
     from ._refs import load as load
-    from .artifact import freeze as freeze, FrozenCell as FrozenCell, save as save
+    from .frozen import freeze as freeze, FrozenCell as FrozenCell, save as save
 
     __version__: str
 

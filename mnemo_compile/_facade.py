@@ -8,7 +8,7 @@ from typing import Any, TYPE_CHECKING
 from ._refs import load, Ref
 
 if TYPE_CHECKING:
-    from ._verify import VerificationReport
+    from .verify import VerificationReport
 
 
 def to_torch(ref: Ref, *, zoo: str | None = None) -> type[Any]:

@@ -3,8 +3,8 @@
 import os
 import pathlib
 
-from .artifact import FrozenCell, load_bundle, MANIFEST_FILE
 from .errors import MnemoError
+from .frozen import FrozenCell, load_bundle, MANIFEST_FILE
 
 Ref = str | os.PathLike[str] | FrozenCell
 """How a user names a cell."""

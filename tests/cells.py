@@ -9,8 +9,8 @@ import hypothesis.strategies as st
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mnemo_compile._layout import Role, ROLES
 from mnemo_compile.cell import AbstractCell, cell_config, MemorySlot, sum_of_squares
+from mnemo_compile.step import Role, ROLES
 from tests.helpers import learned, learned_cell
 
 Arrays = Mapping[str, Array]

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from mnemo_compile.artifact import freeze, FrozenCell, save, Training
 from mnemo_compile.cell import cell_config, cell_weights, with_weights
+from mnemo_compile.frozen import freeze, FrozenCell, save, Training
 
 SMALL = {"kind": "mnemosyne", "token": 4, "meta_tokens": 2, "random_features": 2, "context": 4, "hidden": 2}
 """A cell with as few weights as one can have."""

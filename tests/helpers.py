@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemo_compile import _step
-from mnemo_compile._layout import Layout
 from mnemo_compile.cell import AbstractCell, cell_config
+from mnemo_compile.step import Layout, reference
 
 
 @functools.cache
@@ -44,17 +43,17 @@ def jitted_step(
     layout: Layout,
     param: jax.Array,
     grad: jax.Array,
-    state: _step.OptimizerState,
+    state: reference.OptimizerState,
     hyper: dict[str, jax.Array],
-) -> tuple[jax.Array, _step.OptimizerState]:
+) -> tuple[jax.Array, reference.OptimizerState]:
     """The reference step, compiled once a layout."""
-    return _step.step(cell, layout, param, grad, state, **hyper)
+    return reference.step(cell, layout, param, grad, state, **hyper)
 
 
 @eqx.filter_jit
 def jitted_pack(layout: Layout, tensors: Sequence[jax.Array]) -> jax.Array:
     """Tensors as rows of chunks, compiled once a layout."""
-    return _step.pack(layout, tensors)
+    return reference.pack(layout, tensors)
 
 
 def trajectory(
@@ -66,14 +65,14 @@ def trajectory(
     lr: float = 1.0,
     weight_decay: float = 0.0,
     total_steps: float = 0.0,
-) -> tuple[list[jax.Array], _step.OptimizerState]:
+) -> tuple[list[jax.Array], reference.OptimizerState]:
     """Parameters and state after the reference steps of a history of gradients."""
     layout = layout_of(cell, shapes)
     hyper = {"lr": jnp.array(lr), "weight_decay": jnp.array(weight_decay), "total_steps": jnp.array(total_steps)}
-    packed, state = jitted_pack(layout, params), _step.init(cell, layout)
+    packed, state = jitted_pack(layout, params), reference.init(cell, layout)
     for grads in history:
         packed, state = jitted_step(cell, layout, packed, jitted_pack(layout, grads), state, hyper)
-    return _step.unpack(layout, packed), state
+    return reference.unpack(layout, packed), state
 
 
 def relative(a: jax.Array, b: jax.Array) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 from jaxtyping import Array, Bool, Float
 
-from .._layout import Role
+from ..step import Role
 
 Rows = Mapping[str, Float[Array, "..."]]
 """Named arrays whose leading axis counts chunks, or tensors."""

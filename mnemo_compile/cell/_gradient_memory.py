@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._layout import Role, ROLES
+from ..step import Role, ROLES
 from ._abstract import Dtype, MemorySlot, Rows
 
 Chunks = Float[Array, "chunks length"]

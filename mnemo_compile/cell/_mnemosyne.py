@@ -11,7 +11,7 @@ import pydantic
 from jaxtyping import Array, Bool, Float
 
 from .._fields import added
-from .._layout import Role, ROLES
+from ..step import Role, ROLES
 from ._abstract import AbstractCell, MemorySlot, Rows
 from ._config import AbstractCellConfig, register_cell, Size
 from ._features import Kernel

@@ -11,8 +11,8 @@ import rich.table
 import rich_click as click
 
 if TYPE_CHECKING:
-    from .._verify import VerificationReport
-    from ..artifact import FrozenCell
+    from ..frozen import FrozenCell
+    from ..verify import VerificationReport
 
 json_option: Callable[..., Any] = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 zoo_option: Callable[..., Any] = click.option(
@@ -63,7 +63,7 @@ def print_reports(reports: "Sequence[VerificationReport]", as_json: bool) -> Non
 
 def untrained(preset: str) -> "FrozenCell":
     """The cell of a preset or a TOML file, before meta-training."""
-    from ..artifact import freeze
+    from ..frozen import freeze
     from ..meta import load_config
 
     config = load_config(preset)

@@ -7,8 +7,8 @@ import rich_click as click
 from ._console import json_option, print_facts, print_json, print_table, untrained, zoo_option
 
 if TYPE_CHECKING:
-    from ..artifact import FrozenCell
     from ..cell import MemorySlot
+    from ..frozen import FrozenCell
 
 STAGES = ("cell", "jaxpr", "program", "torch", "optax", "onnx", "stablehlo")
 
@@ -100,8 +100,8 @@ def stage_text(frozen: "FrozenCell", stage: str) -> str:
 
 def describe(frozen: "FrozenCell") -> dict[str, Any]:
     """The facts of a frozen cell as JSON data."""
-    from .._layout import ROLES
     from ..program import compile_cell, cost, OF_TENSORS
+    from ..step import ROLES
 
     cell = frozen.cell()
     compiled = compile_cell(cell)

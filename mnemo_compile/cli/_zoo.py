@@ -55,7 +55,7 @@ def show(ref: str, location: str | None, as_json: bool) -> None:
     Example:
       mnemo zoo show mnemosyne-tiny
     """
-    from ..artifact import Manifest, MANIFEST_FILE, read_document
+    from ..frozen import Manifest, MANIFEST_FILE, read_document
     from ..zoo import open_zoo, parse_reference
 
     opened = open_zoo(location)

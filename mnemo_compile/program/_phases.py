@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _step
 from ..cell import AbstractCell, cell_weights, MemorySlot, with_weights
 from ..errors import MnemoError
+from ..step import reference
 from ._passes import stages
 from ._program import Program, Value
 from ._trace import jaxpr_text, refusals, rows_of, trace
@@ -97,13 +97,13 @@ def phase(cell: AbstractCell, name: str, x: Groups) -> dict[str, Any]:
             return flatten({"network": network})
         case "recall":
             groups = ("summary", "network", "moments", "facts", "clock", "state", "guard")
-            context, state = _step.recall(cell, **{group: x[group] for group in groups})
+            context, state = reference.recall(cell, **{group: x[group] for group in groups})
             return flatten({"context": context, "state": state})
         case "probe":
-            return flatten({"spread": _step.probe(cell, **chunk, context=x["context"])})
+            return flatten({"spread": reference.probe(cell, **chunk, context=x["context"])})
         case "update":
             groups = ("context", "spread", "facts", "clock", "hyper", "guard")
-            param, memory = _step.update(cell, **chunk, **{group: x[group] for group in groups})
+            param, memory = reference.update(cell, **chunk, **{group: x[group] for group in groups})
             return flatten({"param": param, "memory": memory})
     raise ValueError(name)
 

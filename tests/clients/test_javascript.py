@@ -11,10 +11,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 import mnemo_compile as mnemo
-from mnemo_compile._step import init
-from mnemo_compile.artifact import FrozenCell
 from mnemo_compile.exporters.onnx import OnnxExporter
+from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.program import compile_cell
+from mnemo_compile.step.reference import init
 from tests.helpers import jitted_pack, jitted_step, layout_of
 
 CLIENT = pathlib.Path(__file__).parent / "javascript"

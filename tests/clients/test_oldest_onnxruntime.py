@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnemo_compile._verify import (
+from mnemo_compile.exporters.onnx import OnnxExporter
+from mnemo_compile.frozen import FrozenCell
+from mnemo_compile.program import compile_cell
+from mnemo_compile.verify import (
     AbstractArtifact,
     AbstractRollout,
     DRIFT_BOUND,
@@ -21,9 +24,6 @@ from mnemo_compile._verify import (
     STEP_BOUND,
     trajectory_errors,
 )
-from mnemo_compile.artifact import FrozenCell
-from mnemo_compile.exporters.onnx import OnnxExporter
-from mnemo_compile.program import compile_cell
 from tests.cells import cell_of
 
 OLDEST: dict[tuple[int, ...], str] = {

@@ -9,10 +9,10 @@ import filelock
 import pytest
 import torch
 
-from mnemo_compile.artifact import FrozenCell
+from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.exporters import export, TARGETS
 from mnemo_compile.exporters._export import _exporter
-from mnemo_compile.exporters._package import load_package
+from mnemo_compile.exporters.python._package import load_package
 from mnemo_compile.program import compile_cell
 
 

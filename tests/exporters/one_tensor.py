@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from mnemo_compile._layout import shape_facts
+from mnemo_compile.step import shape_facts
 from mnemo_compile.cell import AbstractCell
 from tests.helpers import layout_of, trajectory
 

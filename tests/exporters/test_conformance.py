@@ -16,14 +16,14 @@ import optax
 import pytest
 import torch
 
-from mnemo_compile._layout import ROLES
-from mnemo_compile._truth import SCALES, SEGMENTS
-from mnemo_compile._verify import DRIFT_BOUND, Reference, STEP_BOUND, STEPS
-from mnemo_compile.artifact import freeze, FrozenCell
+from mnemo_compile.step import ROLES
+from mnemo_compile.verify import SCALES, SEGMENTS
+from mnemo_compile.verify import DRIFT_BOUND, Reference, STEP_BOUND, STEPS
+from mnemo_compile.frozen import freeze, FrozenCell
 from mnemo_compile.cell import AbstractCell, AdamConfig, cell_config
 from mnemo_compile.exporters import TARGETS, verify_artifact
 from mnemo_compile.exporters._export import _exporter
-from mnemo_compile.exporters._package import load_package
+from mnemo_compile.exporters.python._package import load_package
 from mnemo_compile.program import compile_cell, CompiledCell
 from tests.cells import cell_of, variants
 from tests.helpers import learned, learned_cell

@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from mnemo_compile import _verify
-from mnemo_compile.artifact import FrozenCell
+from mnemo_compile.verify import Reference
+from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.errors import MnemoError, UsageError
 from mnemo_compile.exporters import export, TARGETS
 
@@ -17,7 +17,7 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short trajectory, for tests that are not about its length."""
-    monkeypatch.setattr(_verify.Reference.__init__, "__kwdefaults__", {"seed": 0, "steps": 6})
+    monkeypatch.setattr(Reference.__init__, "__kwdefaults__", {"seed": 0, "steps": 6})
 
 
 @pytest.mark.parametrize("targets", [("torch", "onnx"), pytest.param(("optax", "stablehlo"), marks=pytest.mark.slow)])
@@ -38,7 +38,7 @@ def test_a_failing_verification_writes_nothing(
     out = tmp_path / "out"
     export(frozen, ["torch"], out)
     before = contents(out)
-    monkeypatch.setattr(_verify, "STEP_BOUND", -1.0)
+    monkeypatch.setattr("mnemo_compile.verify._report.STEP_BOUND", -1.0)
     with pytest.raises(MnemoError, match="the torch export does not compute what the cell computes: its measure"):
         export(frozen, ["torch"], out)
     assert contents(out) == before

@@ -19,8 +19,8 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 
-from mnemo_compile._verify import Reference, STEP_BOUND
-from mnemo_compile.artifact import FrozenCell
+from mnemo_compile.verify import Reference, STEP_BOUND
+from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.exporters import TARGETS
 from mnemo_compile.exporters._export import _exporter
 from mnemo_compile.program import compile_cell

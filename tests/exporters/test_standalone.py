@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mnemo_compile.artifact import FrozenCell
+from mnemo_compile.frozen import FrozenCell
 
 BLOCK = """
 import sys

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from mnemo_compile.artifact._frozen import state_bytes
+from mnemo_compile.frozen._frozen import state_bytes
 from mnemo_compile.errors import UsageError
 from mnemo_compile.meta import load_config, meta_train, presets
 

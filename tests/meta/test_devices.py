@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from mnemo_compile.artifact import load_bundle
+from mnemo_compile.frozen import load_bundle
 from mnemo_compile.errors import MnemoError
 from mnemo_compile.meta import _processes, Place
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mnemo_compile.artifact import load_bundle
+from mnemo_compile.frozen import load_bundle
 
 LIMIT = 30_000
 """Bytes a file may have: less than the curve needs, more than the checkpoints of the small cell."""

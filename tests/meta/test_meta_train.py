@@ -17,7 +17,7 @@ import optax
 import pydantic
 import pytest
 
-from mnemo_compile.artifact import load_bundle
+from mnemo_compile.frozen import load_bundle
 from mnemo_compile.cell import cell_weights
 from mnemo_compile.errors import MnemoError, UsageError
 from mnemo_compile.meta import _meta_step, load_config, meta_train

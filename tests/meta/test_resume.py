@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from mnemo_compile.artifact import load_bundle
+from mnemo_compile.frozen import load_bundle
 from mnemo_compile.meta import meta_train
 
 STEPS = 40

@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 import pytest
 
-from mnemo_compile.artifact import freeze, FrozenCell
+from mnemo_compile.frozen import freeze, FrozenCell
 from mnemo_compile.cell import cell_config, cell_weights
 from mnemo_compile.errors import UsageError
 from mnemo_compile.meta import load_config, meta_train, Start

@@ -10,11 +10,10 @@ import pytest
 import torch
 from hypothesis import given, HealthCheck, settings, strategies as st
 
-from mnemo_compile import _step
-from mnemo_compile._layout import Layout
-from mnemo_compile.artifact import FrozenCell
 from mnemo_compile.cell import AbstractCell
 from mnemo_compile.exporters import optax_function, torch_class
+from mnemo_compile.frozen import FrozenCell
+from mnemo_compile.step import Layout, reference
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -51,15 +50,15 @@ def gradients(shapes: Shapes, history: Sequence[str], seed: int) -> list[list[np
     return [[one(kind, shape) for shape in shapes] for kind in history]
 
 
-def reference(
+def true_run(
     cell: AbstractCell, params: list[np.ndarray], history: list[list[np.ndarray]], **options: Any
 ) -> list[np.ndarray]:
     layout = Layout(tuple(value.shape for value in params), cell.chunk_length, cell.sample_chunks)
-    param, state = _step.pack(layout, [jnp.asarray(value) for value in params]), _step.init(cell, layout)
-    advance = jax.jit(lambda param, grad, state: _step.step(cell, layout, param, grad, state, **options))
+    param, state = reference.pack(layout, [jnp.asarray(value) for value in params]), reference.init(cell, layout)
+    advance = jax.jit(lambda param, grad, state: reference.step(cell, layout, param, grad, state, **options))
     for grads in history:
-        param, state = advance(param, _step.pack(layout, [jnp.asarray(grad) for grad in grads]), state)
-    return [np.asarray(value) for value in _step.unpack(layout, param)]
+        param, state = advance(param, reference.pack(layout, [jnp.asarray(grad) for grad in grads]), state)
+    return [np.asarray(value) for value in reference.unpack(layout, param)]
 
 
 def assert_same(given: Sequence[np.ndarray], expected: Sequence[np.ndarray], steps: int) -> None:
@@ -87,7 +86,7 @@ def test_torch_takes_the_reference_steps(
 ) -> None:
     grads = gradients(shapes, history, seed)
     params = [np.asarray(np.random.default_rng(seed).normal(size=shape), np.float32) for shape in shapes]
-    expected = reference(
+    expected = true_run(
         frozen.cell(), params, grads, lr=lr, weight_decay=weight_decay, total_steps=float(total_steps or 0)
     )
     tensors = [torch.nn.Parameter(torch.tensor(value)) for value in params]
@@ -108,7 +107,7 @@ def test_optax_takes_the_reference_steps(
 ) -> None:
     grads = gradients(shapes, history, seed)
     params = [np.asarray(np.random.default_rng(seed).normal(size=shape), np.float32) for shape in shapes]
-    expected = reference(frozen.cell(), params, grads, total_steps=float(total_steps or 0))
+    expected = true_run(frozen.cell(), params, grads, total_steps=float(total_steps or 0))
     transformation = optax_function(frozen)(total_steps=total_steps, block_size=512)
     tree: Any = [jnp.asarray(value) for value in params]
     state = transformation.init(tree)

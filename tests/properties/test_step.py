@@ -13,9 +13,8 @@ import numpy as np
 import optax
 import pytest
 
-from mnemo_compile import _step
-from mnemo_compile._layout import Layout, sampled_chunks, shape_facts
 from mnemo_compile.cell import cell_config
+from mnemo_compile.step import Layout, reference, sampled_chunks, shape_facts
 from tests.helpers import layout_of, learned_cell, normal, relative, trajectory
 
 # Few sets of shapes, so that each is compiled once and met by many examples.
@@ -27,7 +26,9 @@ FEW = hypothesis.settings(max_examples=5, deadline=None)
 
 def whole_rows(cell, shape, seed):
     layout = layout_of(cell, [shape])
-    param, grad, *memory = (_step.pack(layout, normal(seed + i, [shape])) for i in range(2 + len(cell.memory_slots)))
+    param, grad, *memory = (
+        reference.pack(layout, normal(seed + i, [shape])) for i in range(2 + len(cell.memory_slots))
+    )
     memory = {slot: jnp.abs(m) for slot, m in zip((slot.name for slot in cell.memory_slots), memory, strict=True)}
     return layout, param, grad, memory
 

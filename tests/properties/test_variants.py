@@ -13,10 +13,9 @@ import numpy as np
 import optax
 import pytest
 
-from mnemo_compile import _step
-from mnemo_compile._layout import ROLES, shape_role
 from mnemo_compile.cell import AbstractCell, cell_config
 from mnemo_compile.program import compile_cell, CompiledCell, evaluate, memory_shape
+from mnemo_compile.step import reference, ROLES, shape_role
 from tests.cells import variants
 from tests.helpers import layout_of, learned, normal, relative, trajectory
 
@@ -85,9 +84,9 @@ def rows_of_a_step(cell: AbstractCell, seed: int, steps: int = 3) -> dict[str, n
     """What the phases of a step are given: chunks of all tensors, and the rows of their tensors."""
     layout = layout_of(cell, SHAPES)
     params, state = trajectory(cell, SHAPES, normal(seed, SHAPES), [normal(seed + 1 + t, SHAPES) for t in range(steps)])
-    grad = _step.pack(layout, normal(seed + 9, SHAPES))
+    grad = reference.pack(layout, normal(seed + 9, SHAPES))
     owner = np.asarray(layout.owner.argmax(axis=1))
-    rows: dict[str, Any] = {"param": _step.pack(layout, params), "grad": grad, "valid": layout.valid}
+    rows: dict[str, Any] = {"param": reference.pack(layout, params), "grad": grad, "valid": layout.valid}
     rows.update((f"memory.{name}", value) for name, value in state.memory.items())
     rows.update((f"facts.{name}", value[owner]) for name, value in layout.facts.items())
     rows.update((f"state.{name}", value[owner]) for name, value in state.recall.items())
@@ -235,11 +234,11 @@ def test_rounding_to_bfloat16_keeps_the_mean(seed: int, exponent: int, discount:
     kept, mean = jnp.zeros_like(x), jnp.zeros_like(x)
     for step in range(256 if discount == 0.0 else 512):
         new = discount * kept + (1 - discount) * x
-        kept = _step.dithered(new, _step._thresholds(new, jnp.full(3, float(step)), 0))
+        kept = reference.dithered(new, reference._thresholds(new, jnp.full(3, float(step)), 0))
         if step >= 256 or discount == 0.0:
             mean = mean + kept / 256
     np.testing.assert_allclose(mean, x, rtol=2e-5 if discount == 0.0 else 2e-3)
-    np.testing.assert_array_equal(_step.dithered(kept, jnp.full_like(kept, 0.01)), kept)
+    np.testing.assert_array_equal(reference.dithered(kept, jnp.full_like(kept, 0.01)), kept)
 
 
 @hypothesis.given(total=st.integers(1, 4000))
@@ -251,9 +250,9 @@ def test_a_horizon_shortens_steps_by_the_root_of_what_it_is_longer_and_a_shorter
     )
     params, grads = normal(1, [(5, 4)]), normal(2, [(5, 4)])
     layout = layout_of(plain, [(5, 4)])
-    start, grad = _step.pack(layout, params), _step.pack(layout, grads)
+    start, grad = reference.pack(layout, params), reference.pack(layout, grads)
     steps = [
-        _step.step(cell, layout, start, grad, _step.init(cell, layout), total_steps=float(total))[0] - start
+        reference.step(cell, layout, start, grad, reference.init(cell, layout), total_steps=float(total))[0] - start
         for cell in (plain, shortened)
     ]
     if total <= 1000:
@@ -271,9 +270,13 @@ def test_a_deeper_network_takes_steps_smaller_by_the_root_of_what_it_has_more_ma
         cell_config({"kind": "mnemosyne", "token": 2, "reference_matrices": reference}).build() for reference in (0, 2)
     )
     layout = layout_of(plain, shapes)
-    start, grad = _step.pack(layout, normal(1, shapes)), _step.pack(layout, normal(2, shapes))
+    start, grad = reference.pack(layout, normal(1, shapes)), reference.pack(layout, normal(2, shapes))
     steps = [
-        jax.jit(lambda cell=cell: _step.step(cell, layout, start, grad, _step.init(cell, layout), total_steps=9.0)[0])()
+        jax.jit(
+            lambda cell=cell: reference.step(cell, layout, start, grad, reference.init(cell, layout), total_steps=9.0)[
+                0
+            ]
+        )()
         - start
         for cell in (plain, shortened)
     ]
@@ -290,11 +293,12 @@ def test_a_wider_matrix_takes_steps_smaller_by_the_root_of_what_it_is_wider(shap
     )
     shapes = [shape, (3,)]
     layout = layout_of(plain, shapes)
-    start, grad = _step.pack(layout, normal(1, shapes)), _step.pack(layout, normal(2, shapes))
+    start, grad = reference.pack(layout, normal(1, shapes)), reference.pack(layout, normal(2, shapes))
     wide, vector = zip(
         *(
-            _step.unpack(
-                layout, _step.step(cell, layout, start, grad, _step.init(cell, layout), total_steps=9.0)[0] - start
+            reference.unpack(
+                layout,
+                reference.step(cell, layout, start, grad, reference.init(cell, layout), total_steps=9.0)[0] - start,
             )
             for cell in (plain, shortened)
         ),
@@ -335,7 +339,7 @@ def test_a_step_follows_the_signal_to_noise_as_adams_does_to_this_power(seed: in
 def step_of(cautious: float) -> tuple[AbstractCell, Any]:
     """A cell with this much caution that has learned nothing, and its step, jitted."""
     cell = cell_config({"kind": "mnemosyne", "token": 2, "nesterov": 0.4, "cautious": cautious}).build()
-    return cell, jax.jit(functools.partial(_step.step, cell, layout_of(cell, [(16, 8)])))
+    return cell, jax.jit(functools.partial(reference.step, cell, layout_of(cell, [(16, 8)])))
 
 
 @hypothesis.given(seed=st.integers(0, 2**16), cautious=st.sampled_from([0.25, 1.0]))
@@ -343,11 +347,11 @@ def step_of(cautious: float) -> tuple[AbstractCell, Any]:
 def test_caution_takes_its_share_of_what_goes_up_the_gradient(seed: int, cautious: float) -> None:
     (cell, plain), (_, careful) = step_of(0.0), step_of(cautious)
     layout = layout_of(cell, [(16, 8)])
-    param = _step.pack(layout, normal(seed, [(16, 8)]))
-    state = _step.init(cell, layout)
+    param = reference.pack(layout, normal(seed, [(16, 8)]))
+    state = reference.init(cell, layout)
     for step in range(3):
-        param, state = plain(param, _step.pack(layout, normal(seed + step, [(16, 8)])), state)
-    grad = _step.pack(layout, normal(seed + 3, [(16, 8)]))
+        param, state = plain(param, reference.pack(layout, normal(seed + step, [(16, 8)])), state)
+    grad = reference.pack(layout, normal(seed + 3, [(16, 8)]))
     moved, less = (np.asarray(step(param, grad, state)[0] - param).ravel() for step in (plain, careful))
     slope = np.asarray(grad).ravel()
     is_with, is_against = (sign * moved * slope > 0.05 * np.abs(moved).max() for sign in (-1, 1))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mnemo_compile.artifact import FrozenCell
+from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.zoo import publish
 
 

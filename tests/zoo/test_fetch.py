@@ -11,7 +11,7 @@ import threading
 import pytest
 from hypothesis import given, HealthCheck, settings, strategies as st
 
-from mnemo_compile.artifact import BUNDLE_FILES, load_bundle
+from mnemo_compile.frozen import BUNDLE_FILES, load_bundle
 from mnemo_compile.errors import MnemoError
 from mnemo_compile.zoo import _fetch, _transport, Entry, open_zoo, parse_reference
 

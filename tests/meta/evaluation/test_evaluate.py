@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from mnemo_compile.artifact import freeze, FrozenCell, save
+from mnemo_compile.frozen import freeze, FrozenCell, save
 from mnemo_compile.cell import cell_config
 from mnemo_compile.cli import main
 from mnemo_compile.errors import MnemoError, UsageError
@@ -20,7 +20,7 @@ from mnemo_compile.meta.evaluation import _baselines, evaluate, load_suite, Task
 from mnemo_compile.meta.evaluation.__main__ import main as measure_baselines
 from mnemo_compile.meta.evaluation._opponents import OPPONENTS, Setting
 from mnemo_compile.meta.evaluation._report import _seeds, as_data, labels, write_report
-from mnemo_compile.meta.evaluation._training import BINS, reference, starts, train
+from mnemo_compile.meta.evaluation._training import as_optax, BINS, starts, train
 
 SUITE = """
 about = "Small."
@@ -66,7 +66,7 @@ def test_a_run_depends_on_its_setting_and_seed_and_not_on_its_neighbours(line: T
 
 def test_the_reference_of_the_adam_cell_trains_as_adam(line: TaskConfig) -> None:
     cell = cell_config({"kind": "adam"}).build()
-    ours = train(line, lambda setting, steps: reference(cell, steps), np.zeros(1), [0])
+    ours = train(line, lambda setting, steps: as_optax(cell, steps), np.zeros(1), [0])
     adam = optax.adam(1e-3)
     theirs = train(line, lambda setting, steps: optax.with_extra_args_support(adam), np.zeros(1), [0])
     np.testing.assert_allclose(ours.curves, theirs.curves, rtol=1e-3)

@@ -1,0 +1,1 @@
+"""What the targets share whose step is that of one tensor."""

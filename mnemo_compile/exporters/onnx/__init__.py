@@ -1,0 +1,3 @@
+"""The onnx target."""
+
+from ._exporter import OnnxExporter as OnnxExporter

@@ -1,0 +1,241 @@
+"""Graphs for the onnx target: nodes on a tape, and a phase as nodes."""
+
+import collections
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from onnx_ir.passes import Sequential
+from onnx_ir.tape import Tape
+
+from ...frozen import FrozenCell
+from ...errors import MnemoError
+from ...program import Dim, Equation, Literal, Operand, Program
+from ..python._source import unsupported
+
+OPSET = 18
+IR_VERSION = 8
+"""The one that came with the opset, so that any runtime that knows the opset reads the file."""
+
+DTYPES = {
+    "float32": ir.DataType.FLOAT,
+    "float64": ir.DataType.DOUBLE,
+    "int64": ir.DataType.INT64,
+    "int32": ir.DataType.INT32,
+    "bool": ir.DataType.BOOL,
+}
+"""Those that every runtime computes with."""
+
+_ROWS = "rows"
+_SAME_ROWS = frozenset({"concatenate", "einsum"})
+"""Primitives of several operands that do not spread one row over many."""
+
+Lowering = Callable[["Builder", Equation, list[ir.Value]], ir.Value]
+"""From an equation and its inputs to the node that computes its output."""
+
+
+class Rows(NamedTuple):
+    """How many rows a phase works on."""
+
+    name: Dim
+    """Of the free size, or 1."""
+    count: ir.Value
+    """Shape 1, int64."""
+
+
+def data_type(dtype: str, what: str) -> ir.DataType:
+    """The dtype in ONNX's words. `what` has it, for the refusal of one that is not there."""
+    if dtype not in DTYPES:
+        raise MnemoError(f"{what} is {dtype}, which the onnx target does not have; it has {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def typed(value: ir.Value, shape: Sequence[Dim], dtype: str = "float32", name: str | None = None) -> ir.Value:
+    """The same value, with what is known of it."""
+    value.shape = ir.Shape(list(shape))
+    value.dtype = data_type(dtype, f"the value {name or value.name}")
+    value.name = name or value.name
+    return value
+
+
+def graph_input(name: str, shape: Sequence[Dim], dtype: str = "float32") -> ir.Value:
+    """A value that comes from outside of a graph."""
+    return ir.val(name, data_type(dtype, f"the input {name}"), list(shape))
+
+
+class Builder:
+    """Records the nodes of a graph, with each weight and constant as one initializer.
+
+    **Arguments:**
+
+    - `table`: how each primitive is said.
+    """
+
+    def __init__(self, table: Mapping[str, Lowering]):
+        self.main = Tape()
+        """Of the graph itself."""
+        self.tape = self.main
+        """The one that records: the graph's or, while it is made, that of a body."""
+        self.table = table
+        self.initializers: dict[str, ir.Value] = {}
+        self.counts: collections.Counter[str] = collections.Counter()
+
+    def op(self, kind: str, *inputs: ir.Value, **attributes: int | str | Sequence[int]) -> ir.Value:
+        """A node with one output, named after its kind."""
+        self.counts[kind] += 1
+        # Names of a body may not be those of the graph around it.
+        return self.tape.op(kind, inputs, attributes, output=ir.val(f"{kind}.{self.counts[kind]}"))
+
+    def constant(self, value: object, dtype: type | str) -> ir.Value:
+        """A number or a few."""
+        array = np.asarray(value, dtype)
+        text = "_".join(map(str, array.reshape(-1).tolist()))
+        return self.initializer(f"constant.{array.dtype}.{array.ndim}.{text}", array)
+
+    def ints(self, *values: int) -> ir.Value:
+        """Sizes, axes or places, as a vector."""
+        return self.constant(values, np.int64)
+
+    def initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        """An array that is in the model. There is one of a name."""
+        data_type(str(array.dtype), f"the weight {name}")
+        if name not in self.initializers:
+            self.initializers[name] = self.tape.initializer(ir.tensor(np.array(array, order="C"), name=name), name)
+        return self.initializers[name]
+
+    @contextlib.contextmanager
+    def recording(self, tape: Tape) -> Iterator[None]:
+        """Nodes go to this tape."""
+        before, self.tape = self.tape, tape
+        try:
+            yield
+        finally:
+            self.tape = before
+
+    def scan(
+        self,
+        name: str,
+        each: ir.Value,
+        carried: Mapping[str, ir.Value],
+        body: Callable[[ir.Value, Mapping[str, ir.Value]], tuple[Mapping[str, ir.Value], Sequence[ir.Value]]],
+    ) -> tuple[dict[str, ir.Value], list[ir.Value]]:
+        """Nodes that run once for every row of `each`.
+
+        **Arguments:**
+
+        - `name`: of what is run.
+        - `each`: the rows, shape times × 1, int64.
+        - `carried`: what the first time starts from, by name.
+        - `body`: from a row and what is carried to what is carried on, and to what is collected.
+
+        **Returns:**
+
+        What was carried out of the last time, and what was collected with an axis of times in front.
+        """
+        element = graph_input(f"{name}.each", (1,), "int64")
+        states = {key: ir.val(f"{name}.{key}.before", value.dtype, value.shape) for key, value in carried.items()}
+        tape = Tape()
+        with self.recording(tape):
+            results, collected = body(element, states)
+        outputs = [*(results[key] for key in carried), *collected]
+        graph = ir.Graph([*states.values(), element], outputs, nodes=tape.nodes, name=name)
+        attributes = {"body": graph, "num_scan_inputs": 1}
+        values = self.tape.op_multi_out(
+            "Scan", [*carried.values(), each], attributes, num_outputs=len(outputs), name=name
+        )
+        return dict(zip(carried, values, strict=False)), list(values[len(carried) :])
+
+    def call(self, program: Program, inputs: Mapping[str, ir.Value], rows: Rows) -> dict[str, ir.Value]:
+        """The nodes of a phase. What is the same in every row is computed once, outside of any body.
+
+        **Arguments:**
+
+        - `program`: the phase.
+        - `inputs`: its inputs, and maybe more. One that has a single row is the same in every row.
+        - `rows`: how many there are.
+
+        **Returns:**
+
+        The outputs, all rows of them, each a value of its own.
+        """
+        known: dict[Operand, ir.Value] = {value: inputs[value.name] for value in program.inputs}
+
+        def read(operand: Operand) -> ir.Value:
+            if isinstance(operand, Literal):
+                return self.constant(operand.value, operand.dtype)
+            return known[operand] if operand in known else self.initializer(operand.name, program.arrays[operand.name])
+
+        for equation in program.equations:
+            if equation.primitive not in self.table:
+                raise unsupported(equation, "onnx", self.table)
+            values = [read(operand) for operand in equation.inputs]
+            many = any(_has_many(operand, value) for operand, value in zip(equation.inputs, values, strict=True))
+            if many and equation.primitive in _SAME_ROWS:
+                values = [self._spread(o, value, rows) for o, value in zip(equation.inputs, values, strict=True)]
+            output = equation.output
+            shape = [_size(size, rows.name if many else 1) for size in output.shape]
+            with self.recording(self.tape if many else self.main):
+                result = self.table[equation.primitive](self, equation, values)
+            known[output] = typed(result, shape, output.dtype, f"{program.name}.{output.name}")
+        outputs: dict[str, ir.Value] = {}
+        for name, operand in program.outputs:
+            value = self._spread(operand, read(operand), rows)
+            made = value.producer() is not None and value not in outputs.values() and value not in inputs.values()
+            outputs[name] = value if made else self.op("Identity", value)
+            typed(outputs[name], [_size(size, rows.name) for size in operand.shape], operand.dtype)
+        return outputs
+
+    def _spread(self, operand: Operand, value: ir.Value, rows: Rows) -> ir.Value:
+        """The value, its single row repeated."""
+        if rows.name == 1 or _ROWS not in operand.shape or _has_many(operand, value):
+            return value
+        sizes = [rows.count if size == _ROWS else self.ints(1) for size in operand.shape]
+        spread = self.op("Expand", value, self.op("Concat", *sizes, axis=0) if len(sizes) > 1 else rows.count)
+        return typed(spread, [_size(size, rows.name) for size in operand.shape], operand.dtype)
+
+    def graph(self, name: str, inputs: Iterable[ir.Value], outputs: Mapping[str, ir.Value]) -> ir.Graph:
+        """All nodes so far as a graph."""
+        for key, value in outputs.items():
+            value.name = key
+        graph = ir.Graph(
+            list(inputs), list(outputs.values()), nodes=self.main.nodes, opset_imports={"": OPSET}, name=name
+        )
+        for value in self.initializers.values():
+            graph.register_initializer(value)
+        return graph
+
+
+def _has_many(operand: Operand, value: ir.Value) -> bool:
+    """Whether a value has a row of its own for each of the phase's rows."""
+    return value.shape is not None and _ROWS in operand.shape and value.shape[operand.shape.index(_ROWS)] != 1
+
+
+def _size(size: Dim, rows: Dim) -> Dim:
+    return rows if size == _ROWS else size
+
+
+def finished(graph: ir.Graph, frozen: FrozenCell) -> ir.Model:
+    """The graph as a checked model that says whose it is, without what is double or not needed."""
+    model = ir.Model(
+        graph,
+        ir_version=IR_VERSION,
+        producer_name="mnemo-compile",
+        metadata_props={"digest": frozen.digest, "name": frozen.name, "version": frozen.version},
+    )
+    finish = Sequential(
+        passes.CommonSubexpressionEliminationPass(),
+        passes.LiftConstantsToInitializersPass(),
+        passes.DeduplicateInitializersPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.NameFixPass(),
+        passes.CheckerPass(full_check=True),
+    )
+    return finish(model).model
+
+
+def serialised(model: ir.Model) -> bytes:
+    """The same bytes for the same model."""
+    return ir.to_proto(model).SerializeToString(deterministic=True)

@@ -1,0 +1,54 @@
+"""The onnx target: one tensor's step as a model, and the phases as models of their own."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ...step import shape_facts
+from ...verify import AbstractArtifact
+from ...frozen import FrozenCell
+from ...errors import MnemoError
+from ...program import CompiledCell
+from ._artifact import OnnxArtifact
+from ._builder import finished, serialised
+from ._graphs import init_graph, phase_graph, share_graph, step_graph
+from ._readme import readme
+from ._text import model_text
+from ..python._package import write_text
+from .._interface import AbstractExporter
+
+
+class OnnxExporter(AbstractExporter):
+    """Writes `init.onnx`, `update.onnx`, `share.onnx` if the cell has that phase, `phases/` and a README."""
+
+    @property
+    def name(self) -> str:
+        return "onnx"
+
+    def emit(self, frozen: FrozenCell, compiled: CompiledCell, folder: pathlib.Path) -> None:
+        models = _models(frozen, compiled)
+        (folder / "phases").mkdir()
+        for name, model in models.items():
+            (folder / name).write_bytes(serialised(model))
+        write_text(folder / "README.md", readme(frozen, compiled))
+
+    def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
+        return "\n\n".join(model_text(name, model) for name, model in _models(frozen, compiled).items()) + "\n"
+
+    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
+        return OnnxArtifact(folder)
+
+
+def _models(frozen: FrozenCell, compiled: CompiledCell) -> dict[str, ir.Model]:
+    """Every model by the name of its file."""
+    graphs = {
+        "init.onnx": init_graph(compiled),
+        **({"share.onnx": share_graph(compiled)} if "share" in compiled.programs else {}),
+        "update.onnx": step_graph(compiled),
+        **{f"phases/{name}.onnx": phase_graph(program) for name, program in compiled.programs.items()},
+    }
+    return {name: finished(graph, frozen) for name, graph in graphs.items()}
+
+

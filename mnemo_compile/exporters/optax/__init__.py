@@ -1,0 +1,3 @@
+"""The optax target."""
+
+from ._exporter import OptaxExporter as OptaxExporter

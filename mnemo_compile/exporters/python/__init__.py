@@ -1,0 +1,1 @@
+"""What the Python targets share: a package that stands alone, and a program as the text of a function."""

@@ -1,0 +1,3 @@
+"""The stablehlo target."""
+
+from ._exporter import StableHloExporter as StableHloExporter

@@ -1,0 +1,91 @@
+"""The stablehlo target: one tensor's step and the phases as programs of XLA, written by `jax.export`."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import Any
+
+import jax
+import jax.extend.mlir.dialects.stablehlo as dialect
+import numpy as np
+from jax import export
+from jax.extend.mlir import ir
+
+from ...step import shape_facts
+from ...verify import AbstractArtifact
+from ...frozen import dump_document, FrozenCell
+from ...errors import MnemoError
+from ...program import CompiledCell
+from ..python._package import write_text
+from .._interface import AbstractExporter
+from ._artifact import StableHloArtifact
+from ._functions import Function, init_function, phase_function, share_function, Specs, step_function
+from ._manifest import FILE, manifest_of, read_manifest, StableHloManifest
+from ._readme import readme
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+class StableHloExporter(AbstractExporter):
+    """Writes `init`, `update`, `share` if the cell has that phase, and the phases, as `.jaxexport` and as `.mlirbc`.
+
+    Beside them are a manifest and a README.
+    """
+
+    @property
+    def name(self) -> str:
+        return "stablehlo"
+
+    def emit(self, frozen: FrozenCell, compiled: CompiledCell, folder: pathlib.Path) -> None:
+        (folder / "phases").mkdir()
+        programs = _exports(compiled)
+        for path, exported in programs.items():
+            (folder / f"{path}.jaxexport").write_bytes(exported.serialize())
+            (folder / f"{path}.mlirbc").write_bytes(exported.mlir_module_serialized)
+        manifest = manifest_of(frozen, programs)
+        (folder / FILE).write_bytes(dump_document(manifest))
+        write_text(folder / "README.md", readme(compiled, manifest))
+
+    def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
+        return "\n".join(map(_assembly, _exports(compiled).values()))
+
+    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
+        return StableHloArtifact(folder, read_manifest(folder))
+
+
+def _exports(compiled: CompiledCell) -> dict[str, export.Exported]:
+    """Every function, by the paths of their files without a suffix."""
+    functions = {"init": init_function(compiled)}
+    if "share" in compiled.programs:
+        functions["share"] = share_function(compiled)
+    functions["update"] = step_function(compiled)
+    functions.update((f"phases/{name}", phase_function(compiled, name)) for name in compiled.programs)
+    return {path: _export(function, specs) for path, (function, specs) in functions.items()}
+
+
+def _export(function: Function, specs: Specs) -> export.Exported:
+    with _no_source_lines():
+        return export.export(jax.jit(function, keep_unused=True), platforms=PLATFORMS)(specs)
+
+
+@contextlib.contextmanager
+def _no_source_lines() -> Iterator[None]:
+    """Locations name operations and not lines of files, which differ from one installation to the next."""
+    option = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, option)
+    jax.config.update(option, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
+
+
+def _assembly(exported: export.Exported) -> str:
+    """The module as text, with large constants elided."""
+    with ir.Context() as context:
+        dialect.register_dialect(context)
+        module = dialect.deserialize_portable_artifact(context, exported.mlir_module_serialized)
+        return module.operation.get_asm(large_elements_limit=16)
+
+

@@ -1,0 +1,3 @@
+"""The torch target."""
+
+from ._exporter import TorchExporter as TorchExporter

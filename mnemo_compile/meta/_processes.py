@@ -1,0 +1,157 @@
+"""The processes of one run, on one host or several: how they find each other and how they agree."""
+
+import re
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import PyTree
+
+from ..errors import MnemoError, UsageError
+
+T = TypeVar("T")
+Tree = TypeVar("Tree", bound=PyTree[np.ndarray])
+AUTO = "auto"
+MEETING_SECONDS = 300
+"""That processes wait for each other at the start."""
+SHUTDOWN_SECONDS = 20
+"""That a process which fails waits for the others, which learn of it when it is gone."""
+
+
+class Place(NamedTuple):
+    """Where a process is in a run of several. Where the coordinator is `auto`, the environment tells the rest."""
+
+    coordinator: str
+    """HOST:PORT, at which process 0 listens."""
+    processes: int | None = None
+    """How many there are."""
+    process: int | None = None
+    """Which of them this is."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """As options of the command line."""
+        numbers = {"--processes": self.processes, "--process": self.process}
+        told = (part for name, number in numbers.items() if number is not None for part in (name, str(number)))
+        return ("--coordinator", self.coordinator, *told)
+
+
+def join(place: Place) -> None:
+    """Meets the other processes. Before anything else asks JAX for its devices.
+
+    Raises `UsageError` where the environment does not say what `auto` asks it, and `MnemoError` where they do not meet.
+    """
+    coordinator, processes, process = place
+    waits: dict[str, Any] = {
+        "initialization_timeout": MEETING_SECONDS,
+        "shutdown_timeout_seconds": SHUTDOWN_SECONDS,
+    }
+    try:
+        if coordinator == AUTO:
+            jax.distributed.initialize(**waits)
+        else:
+            if process:
+                _reach(coordinator)
+            jax.distributed.initialize(coordinator, processes, process, cluster_detection_method="deactivate", **waits)
+    except ValueError:
+        raise UsageError(
+            "no cluster was recognised, as of Slurm, Open MPI or a TPU pod; "
+            "say where to meet with --coordinator HOST:PORT, --processes and --process"
+        ) from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise MnemoError(
+            f"the processes did not meet at {coordinator} ({reason}); start all of them with the same --coordinator"
+        ) from None
+    devices = Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        numbers = ", ".join(str(devices[each]) for each in sorted(devices))
+        raise UsageError(f"the processes have different numbers of devices ({numbers}); give each as many")
+
+
+def _reach(coordinator: str) -> None:
+    """Waits until somebody listens there; JAX would abort the process where nobody does."""
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + MEETING_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= until:
+                raise MnemoError(
+                    f"nobody listens at {coordinator} ({error.strerror or error}); "
+                    f"start process 0 there, and the others within {MEETING_SECONDS} s"
+                ) from None
+        time.sleep(0.2)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and decides."""
+    return jax.process_index() == 0
+
+
+def gathered(values: np.ndarray) -> np.ndarray:
+    """The values of all processes, `processes *shape`, to the bit. All of them have to call this."""
+    # As bytes: JAX would round what it has no type for.
+    of_all = multihost_utils.process_allgather(np.atleast_1d(values).view(np.uint8))
+    return np.ascontiguousarray(of_all).view(values.dtype).reshape(-1, *values.shape)
+
+
+def first_does(action: Callable[[], T]) -> T | None:
+    """Runs an action in the first process. If that fails, all raise."""
+    if jax.process_count() == 1:
+        return action()
+    result, error = None, None
+    if is_first():
+        try:
+            result = action()
+        except Exception as caught:
+            error = caught
+    failed = gathered(np.array(error is not None)).any()
+    if error is not None:
+        raise error
+    if failed:
+        raise MnemoError("the first process of the run stopped; its message says why")
+    return result
+
+
+def from_first(tree: Tree) -> Tree:
+    """The first process's arrays, to the bit; the others call this with arrays of the same shapes."""
+    if jax.process_count() == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    # As bytes: a sum, which is how they are sent, would lose the sign of a zero.
+    content = np.concatenate([np.atleast_1d(leaf).reshape(-1).view(np.uint8) for leaf in leaves])
+    sent = np.asarray(multihost_utils.broadcast_one_to_all(content))
+    ends = np.cumsum([leaf.nbytes for leaf in leaves])[:-1]
+    parts = zip(np.split(sent, ends), leaves, strict=True)
+    return structure.unflatten([part.view(leaf.dtype).reshape(leaf.shape) for part, leaf in parts])
+
+
+def say(text: str) -> None:
+    """A message on stderr, from the first process."""
+    if is_first():
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def losing_no_one() -> Iterator[None]:
+    """Makes one sentence of what JAX raises when another process is gone."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        # JAX raises the statuses of its collectives as one or the other; they begin with a code.
+        if jax.process_count() == 1 or not re.match("[A-Z_]+: ", reason):
+            raise
+        raise MnemoError(
+            f"a process of the run failed or is gone ({reason}); see what the others say, then start all with --resume"
+        ) from None

@@ -1,0 +1,97 @@
+"""Adding a version to a zoo in a folder."""
+
+import hashlib
+import os
+import pathlib
+import tempfile
+
+import filelock
+import pydantic
+
+from .._cache import cache_folder
+from ..frozen import (
+    bundle_bytes,
+    dump_document,
+    first_problem,
+    FrozenCell,
+    record_of,
+    rename,
+    save,
+    write_file,
+    writing,
+)
+from ..errors import MnemoError, UsageError
+
+from ._fetch import LOCK_SECONDS, open_zoo
+from ._index import Entry, Index, INDEX_FILE
+from ._reference import parse_version
+
+
+def publish(frozen: FrozenCell, zoo: pathlib.Path, *, name: str, version: str, description: str | None = None) -> Entry:
+    """Adds a cell to a zoo. A version that is there is never replaced.
+
+    **Arguments:**
+
+    - `frozen`: the cell.
+    - `zoo`: the folder of the zoo; one that is empty or does not exist becomes a zoo.
+    - `name`, `version`: what the cell will be called there.
+    - `description`: one line for the list; by default, what it was meta-trained on.
+
+    **Returns:**
+
+    Its entry in the index.
+    """
+    parse_version(version)
+    renamed = rename(frozen, name=name, version=version)
+    training = renamed.manifest.training
+    if description is None:
+        description = f"{renamed.config.kind} cell, meta-trained with the preset {training.preset}"
+    try:
+        entry = Entry(
+            name=name,
+            version=version,
+            digest=renamed.digest,
+            description=description,
+            files={file: record_of(content) for file, content in bundle_bytes(renamed).items()},
+        )
+    except pydantic.ValidationError as error:
+        raise UsageError(f"the cell cannot be published: {first_problem(error)}") from None
+    with writing(zoo), _lock(zoo):
+        zoo.mkdir(parents=True, exist_ok=True)
+        if not (zoo / INDEX_FILE).exists():
+            _begin(zoo)
+        index = open_zoo(str(zoo)).index
+        if any(other.reference == entry.reference for other in index.entries):
+            raise MnemoError(f"{entry.reference} is already in {zoo} and stays as it is; raise the version")
+        save(renamed, zoo / entry.folder)
+        entries = sorted((*index.entries, entry), key=lambda entry: (entry.name, parse_version(entry.version)))
+        _write_index(zoo, Index(entries=tuple(entries)))
+    return entry
+
+
+def _lock(zoo: pathlib.Path) -> filelock.BaseFileLock:
+    """A lock that is not a file of the zoo, which may well be under version control."""
+    folder = cache_folder() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(os.path.realpath(zoo).encode()).hexdigest()
+    return filelock.FileLock(folder / f"{key}.lock", timeout=LOCK_SECONDS)
+
+
+def _begin(zoo: pathlib.Path) -> None:
+    other = next(zoo.iterdir(), None)
+    if other is not None:
+        raise MnemoError(f"{zoo} is not a zoo: it holds {other.name} and no {INDEX_FILE}; name a zoo or a new folder")
+    _write_index(zoo, Index())
+
+
+def _write_index(zoo: pathlib.Path, index: Index) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{INDEX_FILE}.", suffix=".part", dir=zoo)
+    os.close(handle)
+    path = pathlib.Path(temporary)
+    try:
+        write_file(path, dump_document(index))
+        # mkstemp makes files that only their owner may read.
+        path.chmod(0o644)
+        path.replace(zoo / INDEX_FILE)
+    finally:
+        path.unlink(missing_ok=True)
