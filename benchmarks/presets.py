@@ -1,10 +1,10 @@
-"""What the cell of each preset costs: bytes of state, operations, and time of a step in JAX beside optax.adamw.
+"""What the cell of each preset costs: bytes of state, operations, and the time of a step in JAX beside optax.adamw.
 
 python -m benchmarks.presets                       # all presets, over 10 million parameters
 python -m benchmarks.presets super compact --steps 9
 
-Cells are as they are before meta-training, which changes none of it. Each runs in a process of its own, its exported
-transformation jitted with donated parameters and state, in turn with `optax.adamw` on the same arrays.
+The cells are untrained; meta-training does not change their cost. Each runs in a process of its own: its exported
+transformation, jitted with donated parameters and state, takes turns with `optax.adamw` on the same arrays.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SHAPES = vision_transformer(width=384, depth=5, patch=16, classes=1000)
 
 
 def stepper(transformation: Any, shapes: Shapes) -> Callable[[], None]:
-    """A step of a transformation, compiled."""
+    """The compiled step of a transformation."""
     import jax
     import numpy as np
     import optax
@@ -51,14 +51,14 @@ def stepper(transformation: Any, shapes: Shapes) -> Callable[[], None]:
 
 
 def seconds(step: Callable[[], None]) -> float:
-    """Of one step."""
+    """The time of one step."""
     started = time.perf_counter()
     step()
     return time.perf_counter() - started
 
 
 def measure(preset: str, steps: int) -> dict[str, Any]:
-    """The figures of a preset, in this process."""
+    """The figures of a preset, measured in this process."""
     import optax
 
     import mnemo_compile as mnemo
@@ -66,13 +66,13 @@ def measure(preset: str, steps: int) -> dict[str, Any]:
     from mnemo_compile.meta import load_config
 
     frozen = mnemo.freeze(load_config(preset).cell.build(), name=preset, version="0.0.0")
-    facts = describe(frozen)
+    description = describe(frozen)
     ours, theirs = stepper(mnemo.to_optax(frozen)(), SHAPES), stepper(optax.adamw(1e-3), SHAPES)
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(steps)]
     return {
         "preset": preset,
-        "bytes": facts["state_bytes_a_parameter"],
-        "operations": facts["operations_a_coordinate"][1],
+        "bytes": description["state_bytes_per_parameter"],
+        "operations": description["operations_per_coordinate"][1],
         "milliseconds": 1e3 * statistics.median(mine for mine, _ in pairs),
         "ratio": statistics.median(mine / theirs for mine, theirs in pairs),
     }
@@ -91,7 +91,7 @@ def main() -> None:
         print(json.dumps(measure(arguments.presets[0], arguments.steps)))
         return
     print(f"{sum(map(math.prod, SHAPES)):,} parameters in {len(SHAPES)} tensors\n")
-    print("| preset | bytes of state a parameter | operations a coordinate | ms a step | times `optax.adamw` |")
+    print("| preset | bytes of state per parameter | operations per coordinate | ms per step | times `optax.adamw` |")
     print("|---|---|---|---|---|", flush=True)
     for preset in arguments.presets:
         command = [sys.executable, "-m", __spec__.name, preset, "--here", "--steps", str(arguments.steps)]

@@ -98,7 +98,7 @@ def onnx_step(ref: str, shapes: Shapes) -> Step:
     import onnxruntime
 
     import mnemo_compile as mnemo
-    from mnemo_compile.step import shape_facts
+    from mnemo_compile.step import shape_numbers
 
     with tempfile.TemporaryDirectory() as folder:
         mnemo.export(ref, "onnx", folder)
@@ -119,7 +119,7 @@ def onnx_step(ref: str, shapes: Shapes) -> Step:
 
     held, fixed = [], []
     for shape, param, grad in zip(shapes, params, grads, strict=True):
-        numbers = {**shape_facts(shape), "total_steps": 0, "lr": 1, "weight_decay": 0}
+        numbers = {**shape_numbers(shape), "total_steps": 0, "lr": 1, "weight_decay": 0}
         fixed.append({"grad": grad.reshape(-1)} | {k: np.array(v, np.float32) for k, v in numbers.items()})
         held.append({"param": param.reshape(-1), **run(init, {"param": param.reshape(-1)})})
     params.clear()

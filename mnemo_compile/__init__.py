@@ -7,7 +7,7 @@ Mnemosyne = mnemo.to_torch("mnemosyne-tiny")
 optimizer = Mnemosyne(model.parameters())
 ```
 
-Importing this package imports neither JAX nor torch nor onnx; each is imported by the first function that needs it.
+Importing this package imports neither JAX nor torch nor onnx. The first function that needs one imports it.
 """
 
 import importlib
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "FrozenCell": ".artifact",
+    "FrozenCell": ".frozen",
     "export": "._facade",
-    "freeze": ".artifact",
+    "freeze": ".frozen",
     "load": "._refs",
-    "save": ".artifact",
+    "save": ".frozen",
     "to_optax": "._facade",
     "to_torch": "._facade",
 }

@@ -1,4 +1,4 @@
-"""Where things that can be made again are kept between runs."""
+"""The folder for files that can be made again."""
 
 import os
 import pathlib
@@ -7,7 +7,9 @@ import platformdirs
 
 
 def cache_folder() -> pathlib.Path:
-    """The folder of cells fetched from remote zoos, of compiled programs and of baselines measured here: `MNEMO_CACHE`,
-    or the platform's place."""
+    """The folder of cells from remote zoos, compiled programs, and baselines measured on this machine.
+
+    It is `MNEMO_CACHE` if that is set, else the platform's folder for caches.
+    """
     chosen = os.environ.get("MNEMO_CACHE")
     return pathlib.Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("mnemo-compile")

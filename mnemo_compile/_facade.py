@@ -1,4 +1,4 @@
-"""The functions of the package's front: a frozen cell as an optimizer, in one call."""
+"""A frozen cell as an optimizer, in one call."""
 
 import os
 import pathlib
@@ -16,13 +16,13 @@ def to_torch(ref: Ref, *, zoo: str | None = None) -> type[Any]:
 
     **Arguments:**
 
-    - `ref`: `name`, `name@1.2.0`, `name@^1`, the folder of a bundle or of a run, or a [`FrozenCell`][].
-    - `zoo`: the folder or URL of a zoo; without one, that of this package.
+    - `ref`: `name`, `name@1.2.0`, `name@^1`, the folder of a bundle or of a run, or a `FrozenCell`.
+    - `zoo`: the folder or URL of a zoo; the zoo in this package by default.
 
     **Returns:**
 
     The class; it is constructed as `Mnemosyne(params, lr=1.0, weight_decay=0.0, total_steps=None)`. With
-    `compile=True` large tensors are worked on by compiled functions, several times faster after the first step.
+    `compile=True` it updates large tensors with compiled functions, several times faster after the first step.
     """
     from .exporters import torch_class
 
@@ -32,7 +32,7 @@ def to_torch(ref: Ref, *, zoo: str | None = None) -> type[Any]:
 def to_optax(ref: Ref, *, zoo: str | None = None) -> Callable[..., Any]:
     """A cell as a function that makes an `optax.GradientTransformation`.
 
-    **Arguments:** those of [`to_torch`][].
+    **Arguments:** the same as for `to_torch`.
 
     **Returns:**
 
@@ -50,17 +50,17 @@ def export(
     *,
     zoo: str | None = None,
 ) -> "list[VerificationReport]":
-    """Compiles a cell and verifies what came out.
+    """Compiles a cell, verifies the result, and writes it.
 
     **Arguments:**
 
-    - `ref`, `zoo`: those of [`to_torch`][].
+    - `ref`, `zoo`: the same as for `to_torch`.
     - `target`: `onnx`, `torch`, `optax`, `stablehlo` or `all`, or several of them.
-    - `out`: the folder that gets one folder a target.
+    - `out`: the folder that gets a folder per target.
 
     **Returns:**
 
-    How each target compared with the reference.
+    The report of how each target compares with the reference.
     """
     from .exporters import export as export_frozen
 

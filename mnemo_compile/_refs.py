@@ -1,4 +1,4 @@
-"""From what a user writes for a cell to the frozen cell."""
+"""References: from the name or folder of a cell to the frozen cell."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ Ref = str | os.PathLike[str] | FrozenCell
 """How a user names a cell."""
 
 RUN_BUNDLE = "bundle"
-"""The folder in a run's folder that holds what was frozen."""
+"""The folder in a run's folder that holds its bundle."""
 
 
 def load(ref: Ref, zoo: str | None = None) -> FrozenCell:
@@ -18,9 +18,9 @@ def load(ref: Ref, zoo: str | None = None) -> FrozenCell:
 
     **Arguments:**
 
-    - `ref`: `name`, `name@1.2.0`, `name@^1`, or the folder of a bundle or of a run. A name that the zoo has is taken
-        from the zoo even where a folder is called the same; write `./name` for the folder. A frozen cell is itself.
-    - `zoo`: the folder or URL of a zoo; without one, that of this package.
+    - `ref`: `name`, `name@1.2.0`, `name@^1`, or the folder of a bundle or of a run. A name in the zoo takes precedence
+        over a folder of that name; write `./name` for the folder. A frozen cell is returned as it is.
+    - `zoo`: the folder or URL of a zoo; the zoo in this package by default.
     """
     if isinstance(ref, FrozenCell):
         return ref
@@ -31,10 +31,10 @@ def load(ref: Ref, zoo: str | None = None) -> FrozenCell:
     if not is_reference(text) and (folder.exists() or os.sep in text):
         return load_folder(folder)
     reference = parse_reference(text)
-    opened = open_zoo(zoo)
-    if reference.name not in opened.index.names and folder.is_dir():
+    source = open_zoo(zoo)
+    if reference.name not in source.index.names and folder.is_dir():
         return load_folder(folder)
-    return opened.load(opened.index.find(reference))
+    return source.load(source.index.find(reference))
 
 
 def load_folder(folder: pathlib.Path) -> FrozenCell:

@@ -1,4 +1,4 @@
-"""The version of this package, as installed."""
+"""The installed version of this package."""
 
 import importlib.metadata
 
@@ -6,7 +6,7 @@ DISTRIBUTION = "mnemo-compile"
 
 
 def version() -> str:
-    """The installed version, `0` in a source tree that was never installed."""
+    """The installed version, or `0` in a source tree that was never installed."""
     try:
         return importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:

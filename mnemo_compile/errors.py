@@ -1,4 +1,4 @@
-"""Failures that a user can mend, each one sentence that says what, where and the mend."""
+"""Failures that a user can fix. The message of each is one sentence that says what failed, where, and the fix."""
 
 
 class MnemoError(Exception):

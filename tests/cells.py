@@ -1,7 +1,6 @@
 """Cells made for tests: each asks something else of the compiler and of the runtimes."""
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -9,50 +8,39 @@ import hypothesis.strategies as st
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mnemo_compile.cell import AbstractCell, cell_config, MemorySlot, sum_of_squares
+from mnemo_compile.cell import AbstractCell, cell_config, Chunks, MemorySlot, Rows, sum_of_squares, Tensors
 from mnemo_compile.step import Role, ROLES
 from tests.helpers import learned, learned_cell
 
-Arrays = Mapping[str, Array]
 Named = dict[str, Array]
 
 
+def log_mean_square(tensors: Tensors) -> Array:
+    """log(1 + mean square of the gradient) of each tensor."""
+    return jnp.log1p(tensors.moments["square"] / tensors.shape["coordinates"])
+
+
 class Bare(AbstractCell):
-    """Neither memory nor state, and no phase but the two that each step needs."""
+    """No memory, no state, and none of the optional phases."""
 
     config: Any = eqx.field(static=True, default=None)
     chunk_length: int = eqx.field(static=True, default=16)
     sample_chunks: int = eqx.field(static=True, default=2)
     memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True, default=())
 
-    def initial_state(self) -> Named:
-        return {}
-
     def measure(self, grad: Array) -> Named:
         return {"sum": jnp.sum(grad, axis=1)}
 
-    def encode(
-        self, param: Array, grad: Array, memory: Arrays, valid: Array, moments: Arrays, facts: Arrays, state: Arrays
-    ) -> Named:
-        return {}
+    def decode(self, chunks: Chunks, context: Rows) -> tuple[Array, Named]:
+        size = jnp.abs(chunks.grad)
+        return jnp.log1p(size) * jnp.sign(jnp.where(size > 1e-30, chunks.grad, 0)), {}
 
-    def share(self, summary: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays) -> Named:
-        return {}
-
-    def recall(
-        self, summary: Arrays, network: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays
-    ) -> tuple[Named, Named]:
-        return {}, {}
-
-    def decode(self, param: Array, grad: Array, memory: Arrays, valid: Array, context: Arrays) -> tuple[Array, Named]:
-        return jnp.log1p(jnp.abs(grad)) * jnp.sign(jnp.where(jnp.abs(grad) > 1e-30, grad, 0)), {}
-
-    def scale(self, context: Arrays, spread: Arrays) -> Array:
-        return 0.01 * jnp.ones_like(spread["count"])
+    def scale(self, context: Rows, direction: Rows) -> Array:
+        return 0.01 * jnp.ones_like(direction["count"])
 
 
 class Trio(AbstractCell):
-    """Three averages of the gradient a coordinate, mixed by a matrix; no state of a tensor, and nothing sampled."""
+    """Three averages of the gradient per coordinate, mixed by a matrix. There is no state and no summary."""
 
     rates: Array = eqx.field(default_factory=lambda: jnp.array([0.5, 0.9, 0.99]))
     mix: Array = eqx.field(default_factory=lambda: jnp.array([[1.0, -0.5, 0.2], [0.3, 0.4, 0.1], [-0.2, 0.6, 0.5]]))
@@ -61,37 +49,25 @@ class Trio(AbstractCell):
     sample_chunks: int = eqx.field(static=True, default=2)
     memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True, default=(MemorySlot("three", (3,)),))
 
-    def initial_state(self) -> Named:
-        return {}
-
     def measure(self, grad: Array) -> Named:
         return {"largest": jnp.max(jnp.abs(grad), axis=1)}
 
-    def encode(
-        self, param: Array, grad: Array, memory: Arrays, valid: Array, moments: Arrays, facts: Arrays, state: Arrays
-    ) -> Named:
-        return {}
+    def recall(self, tensors: Tensors) -> tuple[Named, Named]:
+        return {"size": 1 / (1 + tensors.moments["largest"])}, {}
 
-    def share(self, summary: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays) -> Named:
-        return {}
-
-    def recall(
-        self, summary: Arrays, network: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays
-    ) -> tuple[Named, Named]:
-        return {"size": 1 / (1 + moments["largest"])}, {}
-
-    def decode(self, param: Array, grad: Array, memory: Arrays, valid: Array, context: Arrays) -> tuple[Array, Named]:
-        three = memory["three"] * self.rates + (1 - self.rates) * grad[..., None]
+    def decode(self, chunks: Chunks, context: Rows) -> tuple[Array, Named]:
+        param, grad = chunks.param, chunks.grad
+        three = chunks.memory["three"] * self.rates + (1 - self.rates) * grad[..., None]
         mixed = jnp.tanh(jnp.einsum("rck,kj->rcj", three, self.mix))
         sign = jnp.where((param > 0) & jnp.logical_not(grad == 0), jnp.sign(param), -jnp.floor(grad))
         return jnp.max(mixed, axis=2) + 0.01 * sign, {"three": three}
 
-    def scale(self, context: Arrays, spread: Arrays) -> Array:
+    def scale(self, context: Rows, direction: Rows) -> Array:
         return 0.1 * context["size"]
 
 
 class Tracks(AbstractCell):
-    """Memory of several shapes, a state that is not zero at first, and every phase of a tensor."""
+    """Memory of several shapes, and a state that is not zero at first."""
 
     mixing: Array = eqx.field(default_factory=lambda: jnp.array([[1.0, -0.5, 0.2], [0.3, 0.4, 0.1], [-0.2, 0.6, 0.5]]))
     config: Any = eqx.field(static=True, default=None)
@@ -107,43 +83,36 @@ class Tracks(AbstractCell):
     def measure(self, grad: Array) -> Named:
         return {"square": jnp.sum(grad * grad, axis=1), "largest": jnp.max(jnp.abs(grad), axis=1)}
 
-    def encode(
-        self, param: Array, grad: Array, memory: Arrays, valid: Array, moments: Arrays, facts: Arrays, state: Arrays
-    ) -> Named:
-        present = valid.astype(grad.dtype)
-        kept = jnp.sum(memory["tracks"] * state["decay"][:, None, :] * present[:, :, None], axis=1)
-        return {"kept": kept, "count": jnp.sum(present, axis=1), "chunks": jnp.ones(grad.shape[0])}
+    def encode(self, chunks: Chunks, tensors: Tensors) -> Named:
+        present = chunks.valid.astype(chunks.grad.dtype)
+        tracks = jnp.sum(chunks.memory["tracks"] * tensors.state["decay"][:, None, :] * present[:, :, None], axis=1)
+        return {"tracks": tracks, "count": jnp.sum(present, axis=1), "chunks": jnp.ones(present.shape[0])}
 
-    def share(self, summary: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays) -> Named:
-        return {}
+    def recall(self, tensors: Tensors) -> tuple[Named, Named]:
+        summary, decay = tensors.summary, tensors.state["decay"]
+        level = log_mean_square(tensors)
+        mixed = jnp.einsum("ij,tj->ti", self.mixing, jnp.tanh(summary["tracks"] / summary["count"][:, None]))
+        weight = mixed / summary["chunks"][:, None] + jnp.sin(tensors.clock["step"])[:, None]
+        context = {"weight": weight, "level": level, "decay": decay}
+        return context, {"decay": 0.9 * decay + 0.05, "lowest": jnp.minimum(tensors.state["lowest"], level)}
 
-    def recall(
-        self, summary: Arrays, network: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays
-    ) -> tuple[Named, Named]:
-        level = jnp.log1p(moments["square"] / facts["coordinates"])
-        turned = jnp.einsum("ij,tj->ti", self.mixing, jnp.tanh(summary["kept"] / summary["count"][:, None]))
-        weight = turned / summary["chunks"][:, None] + jnp.sin(clock["step"])[:, None]
-        lowest = jnp.minimum(state["lowest"], level)
-        context = {"weight": weight, "level": level, "decay": state["decay"]}
-        return context, {"decay": 0.9 * state["decay"] + 0.05, "lowest": lowest}
-
-    def decode(self, param: Array, grad: Array, memory: Arrays, valid: Array, context: Arrays) -> tuple[Array, Named]:
-        small = jnp.clip(grad, -1, 1)
+    def decode(self, chunks: Chunks, context: Rows) -> tuple[Array, Named]:
+        param, memory, small = chunks.param, chunks.memory, jnp.clip(chunks.grad, -1, 1)
         tracks = context["decay"][:, None, :] * memory["tracks"] + jnp.expm1(small)[:, :, None]
         outer = 0.5 * memory["outer"] + jnp.stack([small, param], axis=2)[:, :, None, :]
         pulled = jnp.einsum("clk,ck->cl", tracks, context["weight"]) + jnp.max(outer, axis=(2, 3))
         direction = jnp.where(jnp.abs(small) >= 1e-3, pulled, param)
         return direction, {"tracks": tracks, "outer": outer, "seen": memory["seen"] + jnp.abs(small)}
 
-    def scale(self, context: Arrays, spread: Arrays) -> Array:
-        return 0.01 / (1 + jnp.sqrt(spread["square"] / spread["count"]) + context["level"])
+    def scale(self, context: Rows, direction: Rows) -> Array:
+        return 0.01 / (1 + jnp.sqrt(direction["square"] / direction["count"]) + context["level"])
 
 
 OWN: tuple[Role, ...] = ("vector", "embedding")
 
 
 class Levels(AbstractCell):
-    """Memory of chunks and in bfloat16, memory that tensors of some roles keep, and a sum over the network."""
+    """Memory of chunks, in bfloat16 and of some roles only, and a sum over the network."""
 
     config: Any = eqx.field(static=True, default=None)
     chunk_length: int = eqx.field(static=True, default=8)
@@ -154,8 +123,8 @@ class Levels(AbstractCell):
             MemorySlot("narrow", dtype="bfloat16"),
             MemorySlot("pair", (2,), dtype="bfloat16"),
             MemorySlot("own", roles=OWN),
-            MemorySlot("energy", level="chunk"),
-            MemorySlot("tokens", (2, 3), level="chunk"),
+            MemorySlot("energy", per="chunk"),
+            MemorySlot("tokens", (2, 3), per="chunk"),
         ),
     )
 
@@ -165,54 +134,51 @@ class Levels(AbstractCell):
     def measure(self, grad: Array) -> Named:
         return {"square": sum_of_squares(grad), "places": grad * grad}
 
-    def encode(
-        self, param: Array, grad: Array, memory: Arrays, valid: Array, moments: Arrays, facts: Arrays, state: Arrays
-    ) -> Named:
-        present = valid.astype(grad.dtype)
+    def encode(self, chunks: Chunks, tensors: Tensors) -> Named:
+        memory = chunks.memory
         tokens = jnp.sum(memory["tokens"], axis=1) / (1 + memory["energy"][:, None])
         return {
             "tokens": tokens,
-            "count": jnp.sum(present, axis=1),
+            "count": jnp.sum(chunks.valid.astype(chunks.grad.dtype), axis=1),
             "narrow": jnp.sum(memory["narrow"] ** 2, axis=1),
-            "size": jnp.sum(jnp.abs(param), axis=1),
+            "size": jnp.sum(jnp.abs(chunks.param), axis=1),
         }
 
-    def share(self, summary: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays) -> Named:
-        level = jnp.log1p(moments["square"] / facts["coordinates"])
-        sizes = jnp.stack([summary["size"], summary["narrow"] + facts["matrix"]], axis=1) / summary["count"][:, None]
-        levels = jnp.stack([level, jnp.ones_like(level)], axis=1) + sizes + 0.1 * state["loudest"]
-        return {"levels": levels, "clock": jnp.cos(clock["step"])}
+    def share(self, tensors: Tensors) -> Named:
+        summary, level = tensors.summary, log_mean_square(tensors)
+        sizes = jnp.stack([summary["size"], summary["narrow"] + tensors.shape["matrix"]], axis=1)
+        levels = jnp.stack([level, jnp.ones_like(level)], axis=1) + sizes / summary["count"][:, None]
+        levels = levels + 0.1 * tensors.state["loudest"]
+        return {"levels": levels, "clock": jnp.cos(tensors.clock["step"])}
 
-    def recall(
-        self, summary: Arrays, network: Arrays, moments: Arrays, facts: Arrays, clock: Arrays, state: Arrays
-    ) -> tuple[Named, Named]:
-        level = jnp.log1p(moments["square"] / facts["coordinates"])
+    def recall(self, tensors: Tensors) -> tuple[Named, Named]:
+        summary, network, level = tensors.summary, tensors.network, log_mean_square(tensors)
         mean = network["levels"][:, 0] / network["levels"][:, 1]
-        is_own = sum((facts["role"] == ROLES.index(role)).astype(level.dtype) for role in OWN)
+        is_own = sum((tensors.shape["role"] == ROLES.index(role)).astype(level.dtype) for role in OWN)
         token = jnp.tanh(jnp.sum(summary["tokens"], axis=1) + summary["narrow"] / summary["count"])
-        loudest = jnp.maximum(state["loudest"], jnp.stack([level, mean], axis=1))
+        loudest = jnp.maximum(tensors.state["loudest"], jnp.stack([level, mean], axis=1))
         context = {
             "size": (1 + 0.1 * token) / (1 + loudest[:, 0] + mean),
             "own": jnp.asarray(is_own) + 0.1 * network["clock"] * jnp.asarray(is_own),
-            "places": 1 / (1 + moments["places"]),
+            "places": 1 / (1 + tensors.moments["places"]),
         }
         return context, {"loudest": loudest}
 
-    def decode(self, param: Array, grad: Array, memory: Arrays, valid: Array, context: Arrays) -> tuple[Array, Named]:
-        small = jnp.tanh(grad * context["places"])
-        present = valid.astype(grad.dtype)
+    def decode(self, chunks: Chunks, context: Rows) -> tuple[Array, Named]:
+        memory, small = chunks.memory, jnp.tanh(chunks.grad * context["places"])
+        present = chunks.valid.astype(small.dtype)
         narrow = 0.9 * memory["narrow"] + small
-        pair = 0.5 * memory["pair"] + jnp.stack([small, 0.3 * param], axis=2)
+        pair = 0.5 * memory["pair"] + jnp.stack([small, 0.3 * chunks.param], axis=2)
         own = context["own"][:, None] * (0.8 * memory["own"] + jnp.abs(small) * present)
         energy = 0.9 * memory["energy"] + jnp.sum(small * small, axis=1) / jnp.sum(present, axis=1)
         seen = jnp.stack([jnp.sum(small, axis=1), energy, jnp.sum(present, axis=1)], axis=1)
         tokens = 0.7 * memory["tokens"] + jnp.stack([seen, jnp.tanh(seen)], axis=1)
-        spread = jnp.sqrt(energy + 0.01)[:, None]
-        direction = (narrow + 0.1 * pair[:, :, 0] - own + 0.01 * pair[:, :, 1]) / (spread + 0.1 * tokens[:, 1, 2:])
+        root = jnp.sqrt(energy + 0.01)[:, None]
+        direction = (narrow + 0.1 * pair[:, :, 0] - own + 0.01 * pair[:, :, 1]) / (root + 0.1 * tokens[:, 1, 2:])
         return direction, {"narrow": narrow, "pair": pair, "own": own, "energy": energy, "tokens": tokens}
 
-    def scale(self, context: Arrays, spread: Arrays) -> Array:
-        return 0.01 * context["size"] / (1 + jnp.sqrt(spread["square"] / spread["count"]))
+    def scale(self, context: Rows, direction: Rows) -> Array:
+        return 0.01 * context["size"] / (1 + jnp.sqrt(direction["square"] / direction["count"]))
 
 
 EVERYTHING = {
@@ -231,21 +197,38 @@ EVERYTHING = {
     "agreement": True,
     "role_aware": True,
     "adaptation": 0.5,
-    "nesterov": 0.4,
-    "cautious": 0.5,
-    "warm_up": 0.1,
-    "reference_horizon": 10,
-    "reference_matrices": 2,
-    "reference_width": 3,
-    "signal_to_noise": 0.5,
-    "annealing": "linear",
+    "prior": {
+        "nesterov": 0.4,
+        "cautious": 0.5,
+        "warm_up": 0.1,
+        "reference_horizon": 10,
+        "reference_matrices": 2,
+        "reference_width": 3,
+        "signal_to_noise": 0.5,
+        "annealing": "linear",
+    },
 }
-"""Mnemosyne with every variation that a tensor-wise one has not."""
+"""Mnemosyne with every variation that the default one lacks."""
+
+
+@st.composite
+def priors(draw: st.DrawFn) -> dict[str, Any]:
+    """Settings of any prior."""
+    return {
+        "nesterov": draw(st.sampled_from([0.0, 0.4])),
+        "cautious": draw(st.sampled_from([0.0, 0.5])),
+        "warm_up": draw(st.sampled_from([0.02, 0.2])),
+        "reference_horizon": draw(st.sampled_from([0, 10])),
+        "reference_matrices": draw(st.sampled_from([0, 1])),
+        "reference_width": draw(st.sampled_from([0, 2])),
+        "signal_to_noise": draw(st.sampled_from([0.0, 0.5, 1.0])),
+        "annealing": draw(st.sampled_from(["cosine", "linear"])),
+    }
 
 
 @st.composite
 def variants(draw: st.DrawFn) -> dict[str, Any]:
-    """A configuration of Mnemosyne of any variant, small in all that is a size."""
+    """A configuration of Mnemosyne of any variant, with small sizes."""
     momentum = draw(st.sampled_from([[], [0.9], [0.9, 0.98], [0.5, 0.9, 0.99]]))
     roles = draw(st.one_of(st.just([]), st.lists(st.sampled_from(ROLES), unique=True))) if momentum else []
     return {
@@ -269,20 +252,13 @@ def variants(draw: st.DrawFn) -> dict[str, Any]:
         "agreement": bool(momentum) and draw(st.booleans()),
         "role_aware": draw(st.booleans()),
         "adaptation": draw(st.sampled_from([0.0, 0.5])),
-        "nesterov": draw(st.sampled_from([0.0, 0.4])),
-        "cautious": draw(st.sampled_from([0.0, 0.5])),
-        "warm_up": draw(st.sampled_from([0.02, 0.2])),
-        "reference_horizon": draw(st.sampled_from([0, 10])),
-        "reference_matrices": draw(st.sampled_from([0, 1])),
-        "reference_width": draw(st.sampled_from([0, 2])),
-        "signal_to_noise": draw(st.sampled_from([0.0, 0.5, 1.0])),
-        "annealing": draw(st.sampled_from(["cosine", "linear"])),
+        "prior": draw(priors()),
     }
 
 
 @functools.cache
 def cell_of(kind: str) -> AbstractCell:
-    """A cell of this name, with something learned in it if it learns."""
+    """The cell of this name, with random weights if it is a Mnemosyne."""
     if kind == "everything":
         return learned(cell_config(EVERYTHING).build())
     made = {"bare": Bare, "trio": Trio, "tracks": Tracks, "levels": Levels}

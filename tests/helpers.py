@@ -1,4 +1,4 @@
-"""What tests share: cells with something learned in them, tensors, gradients."""
+"""Helpers of many tests: cells with random weights, tensors, gradients."""
 
 import functools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from mnemo_compile.step import Layout, reference
 
 @functools.cache
 def learned_cell(seed: int = 0, kernel: str = "positive") -> AbstractCell:
-    """A Mnemosyne whose networks say something."""
+    """A Mnemosyne whose network has an effect."""
     return learned(cell_config({"kind": "mnemosyne", "kernel": kernel}).build(), seed)
 
 
@@ -46,13 +46,13 @@ def jitted_step(
     state: reference.OptimizerState,
     hyper: dict[str, jax.Array],
 ) -> tuple[jax.Array, reference.OptimizerState]:
-    """The reference step, compiled once a layout."""
+    """The reference step, compiled once per layout."""
     return reference.step(cell, layout, param, grad, state, **hyper)
 
 
 @eqx.filter_jit
 def jitted_pack(layout: Layout, tensors: Sequence[jax.Array]) -> jax.Array:
-    """Tensors as rows of chunks, compiled once a layout."""
+    """Tensors as rows of chunks, compiled once per layout."""
     return reference.pack(layout, tensors)
 
 

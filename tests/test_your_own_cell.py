@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mnemo_compile.exporters import TARGETS
+from mnemo_compile.exporters import targets
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "your-own-cell.md"
 MNEMO = ["-m", "mnemo_compile"]
@@ -40,12 +40,12 @@ def test_the_cell_is_under_forty_lines_of_code() -> None:
 def test_the_page_exports_trains_and_prints(ran: tuple[pathlib.Path, str]) -> None:
     folder, printed = ran
     lines = printed.splitlines()
-    reports = {target: float(error) for target, error, _ in (line.split() for line in lines[: len(TARGETS)])}
-    assert set(reports) == set(TARGETS)
+    reports = {target: float(error) for target, error, _ in (line.split() for line in lines[: len(targets())])}
+    assert set(reports) == set(targets())
     assert all(error <= 1e-5 for error in reports.values())
-    assert {path.name for path in (folder / "build").iterdir()} == set(TARGETS)
-    assert float(lines[len(TARGETS)]) < 1e-2
-    assert lines[len(TARGETS) + 1] == "program update"
+    assert {path.name for path in (folder / "build").iterdir()} == set(targets())
+    assert float(lines[len(targets())]) < 1e-2
+    assert lines[len(targets()) + 1] == "program update"
     assert any("%momentum" in line and "# page.py:" in line for line in lines)
 
 

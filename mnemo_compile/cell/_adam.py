@@ -1,23 +1,24 @@
 """Adam as a cell: the optimizer that everyone can check."""
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
 import pydantic
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from ._abstract import AbstractCell, MemorySlot, Rows
+from ..step import MemorySlot
 from ._config import AbstractCellConfig, register_cell
+from ._interface import AbstractCell
 from ._moments import sum_of_squares
+from ._records import Chunks, Rows, Tensors
 
 Discount = Annotated[float, pydantic.Field(ge=0, lt=1)]
 
 
 @register_cell
 class AdamConfig(AbstractCellConfig):
-    """Adam's settings, by the names of its paper."""
+    """The settings of Adam, with the names of the paper."""
 
     kind: Literal["adam"] = "adam"
     learning_rate: Annotated[float, pydantic.Field(gt=0, le=10)] = 1e-3
@@ -30,9 +31,9 @@ class AdamConfig(AbstractCellConfig):
 
 
 class Adam(AbstractCell):
-    """Adam (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1), with the weight decay of AdamW decoupled by the step.
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1), with the decoupled weight decay of AdamW in the step.
 
-    What the paper says with β is said with 1 − β, which float32 holds to its last bits where β is close to 1.
+    The weights are 1 − β instead of the paper's β, because float32 stores 1 − β more precisely where β is close to 1.
     """
 
     learning_rate: Float[Array, ""]
@@ -62,46 +63,24 @@ class Adam(AbstractCell):
     def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, " chunks"]]:
         return {"square": sum_of_squares(grad)}
 
-    def encode(
-        self,
-        param: Float[Array, "chunks length"],
-        grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks ..."]],
-        valid: Bool[Array, "chunks length"],
-        moments: Rows,
-        facts: Rows,
-        state: Rows,
-    ) -> dict[str, Float[Array, "chunks ..."]]:
-        return {}
-
-    def share(
-        self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
-    ) -> dict[str, Float[Array, "tensors ..."]]:
-        return {}
-
     def recall(
-        self, summary: Rows, network: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
+        self, tensors: Tensors
     ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
-        # 1 − βᵗ, as the sum that it is.
-        first = state["first_weight"] + self.first_gap * (1 - state["first_weight"])
-        second = state["second_weight"] + self.second_gap * (1 - state["second_weight"])
+        # 1 − βᵗ, summed step by step.
+        first, second = tensors.state["first_weight"], tensors.state["second_weight"]
+        first, second = first + self.first_gap * (1 - first), second + self.second_gap * (1 - second)
         context = {"unbias_first": 1 / first, "unbias_second": 1 / second}
         return context, {"first_weight": first, "second_weight": second}
 
     def decode(
-        self,
-        param: Float[Array, "chunks length"],
-        grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks ..."]],
-        valid: Bool[Array, "chunks length"],
-        context: Rows,
+        self, chunks: Chunks, context: Rows
     ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
-        first = memory["first"] + self.first_gap * (grad - memory["first"])
-        second = memory["second"] + self.second_gap * (grad * grad - memory["second"])
+        grad, first, second = chunks.grad, chunks.memory["first"], chunks.memory["second"]
+        first = first + self.first_gap * (grad - first)
+        second = second + self.second_gap * (grad * grad - second)
         unbiased_first = first * context["unbias_first"][:, None]
         unbiased_second = second * context["unbias_second"][:, None]
-        direction = unbiased_first / (jnp.sqrt(unbiased_second) + self.epsilon)
-        return direction, {"first": first, "second": second}
+        return unbiased_first / (jnp.sqrt(unbiased_second) + self.epsilon), {"first": first, "second": second}
 
-    def scale(self, context: Rows, spread: Rows) -> Float[Array, " tensors"]:
+    def scale(self, context: Rows, direction: Rows) -> Float[Array, " rows"]:
         return jnp.broadcast_to(self.learning_rate, context["unbias_first"].shape)

@@ -1,19 +1,17 @@
-"""What determines a cell before meta-training, and the registry of what a configuration can say."""
+"""Configurations: what determines a cell before meta-training, and the registry of their kinds."""
 
 import abc
-import importlib.metadata
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import pydantic
 import pydantic_core
 
+from .. import _entry_points
 from ..errors import UsageError
-from ._abstract import AbstractCell
+from ._interface import AbstractCell
 
 Size = Annotated[int, pydantic.Field(ge=1, le=4096)]
-
-ENTRY_POINTS = "mnemo_compile.cells"
-"""The group of entry points in which an installed package names its configurations."""
 
 
 class AbstractCellConfig(pydantic.BaseModel, abc.ABC):
@@ -21,14 +19,17 @@ class AbstractCellConfig(pydantic.BaseModel, abc.ABC):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
+    may_differ: ClassVar[frozenset[str]] = frozenset({"seed", "sample_chunks"})
+    """Fields that change no weight's meaning: a run may start from the weights of a cell that differs in these."""
+
     kind: Any
     """The name by which files refer to the class: a `Literal` of one string, which is also its default."""
     chunk_length: Size = 32
-    """Coordinates in a chunk."""
+    """Coordinates per chunk."""
     sample_chunks: Size = 16
-    """Chunks of a tensor that are sampled, at most."""
+    """Chunks in a tensor's sample, at most."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
-    """Of the initial weights and of all else that is drawn once."""
+    """Seed of the initial weights, and of random features."""
 
     @abc.abstractmethod
     def build(self) -> AbstractCell:
@@ -41,30 +42,40 @@ _configs: dict[str, type[AbstractCellConfig]] = {}
 
 
 def register_cell(config: ConfigT) -> ConfigT:
-    """Makes a class of configurations known by the default of its `kind`; usable as a decorator.
+    """Registers a class of configurations under the default of its `kind`; usable as a decorator.
 
-    A package that is installed can name the class among its entry points in the group `mnemo_compile.cells` instead,
-    and every command then finds it. A kind that is another class's raises [`UsageError`][].
+    An installed package can instead name the class among its entry points, in the group `mnemo_compile.cells`. Every
+    command then finds it. A kind that belongs to another class raises `UsageError`.
     """
     kind = config.model_fields["kind"].default
     if not isinstance(kind, str):
         raise UsageError(f'{config.__name__} has no kind; give it one such as: kind: Literal["mine"] = "mine"')
-    known = _configs.setdefault(kind, config)
-    if (known.__module__, known.__qualname__) != (config.__module__, config.__qualname__):
+    owner = _configs.setdefault(kind, config)
+    if (owner.__module__, owner.__qualname__) != (config.__module__, config.__qualname__):
         raise UsageError(
-            f"the kind {kind!r} is {known.__module__}.{known.__qualname__}'s; give {config.__name__} another"
+            f"the kind {kind!r} belongs to {owner.__module__}.{owner.__qualname__}; give {config.__name__} another"
         )
     _configs[kind] = config
     return config
 
 
-def known_kinds() -> tuple[str, ...]:
+def cell_kinds() -> tuple[str, ...]:
     """Every kind of cell that a configuration can name."""
-    return tuple(sorted({*_configs, *(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS))}))
+    return tuple(sorted({*_configs, *_entry_points.names(_entry_points.CELLS)}))
+
+
+def config_class(data: Mapping[str, Any]) -> type[AbstractCellConfig] | None:
+    """The class of configurations that a table of settings names by its `kind`, or None if there is no such kind."""
+    kind = data.get("kind", "mnemosyne")
+    if kind not in _configs:
+        config = _entry_points.load(_entry_points.CELLS, str(kind))
+        if config is not None:
+            register_cell(config)
+    return _configs.get(kind)
 
 
 def cell_config(data: dict[str, Any]) -> AbstractCellConfig:
-    """Checked configuration. Raises `pydantic.ValidationError`."""
+    """The checked configuration. Raises `pydantic.ValidationError`."""
     return pydantic.TypeAdapter(CellConfig).validate_python(data)
 
 
@@ -73,18 +84,15 @@ def _validate(data: Any) -> AbstractCellConfig:
         return data
     if not isinstance(data, dict):
         raise pydantic_core.PydanticCustomError("cell", "should be a table of the cell's settings")
-    kind = data.get("kind", "mnemosyne")
-    if kind not in _configs:
-        for point in importlib.metadata.entry_points(group=ENTRY_POINTS, name=str(kind)):
-            register_cell(point.load())
-    if kind not in _configs:
+    config = config_class(data)
+    if config is None:
         message = (
-            "there is no kind of cell {kind}; there are {known}, and more once the module that defines them is imported"
+            "there is no kind of cell {kind}; there are {kinds}, and more once the module that defines them is imported"
         )
-        known = ", ".join(known_kinds())
-        raise pydantic_core.PydanticCustomError("cell", message, {"kind": repr(kind), "known": known})
-    return _configs[kind].model_validate(data)
+        context = {"kind": repr(data["kind"]), "kinds": ", ".join(cell_kinds())}
+        raise pydantic_core.PydanticCustomError("cell", message, context)
+    return config.model_validate(data)
 
 
 CellConfig = Annotated[pydantic.SerializeAsAny[AbstractCellConfig], pydantic.PlainValidator(_validate)]
-"""Any configuration of a known kind, as the type of a field."""
+"""The type of a field that holds a configuration of any registered kind."""

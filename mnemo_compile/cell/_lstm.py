@@ -1,38 +1,39 @@
 """The coordinate-wise LSTM optimizer, the baseline of the field."""
 
 import math
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pydantic
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from ._abstract import AbstractCell, MemorySlot, Rows
+from ..step import MemorySlot
 from ._config import AbstractCellConfig, register_cell, Size
+from ._interface import AbstractCell
 from ._moments import sum_of_squares
+from ._records import Chunks, Rows
 
 
 @register_cell
 class LSTMConfig(AbstractCellConfig):
-    """The paper's sizes by default."""
+    """The settings of the LSTM optimizer; the defaults are the paper's."""
 
     kind: Literal["lstm"] = "lstm"
     hidden: Size = 20
     """Units of each of the two layers."""
     preprocessing: Annotated[float, pydantic.Field(gt=0, le=20)] = 10.0
-    """p of the gradient's preprocessing; gradients below e⁻ᵖ enter linearly."""
+    """p of the gradient's preprocessing. Gradients below e⁻ᵖ enter linearly."""
     output_scale: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.1
-    """What the network's output is multiplied by to be the step."""
+    """Factor between the network's output and the step."""
 
     def build(self) -> "LSTM":
         return LSTM(self)
 
 
 class LSTMLayer(eqx.Module):
-    """An LSTM layer (Hochreiter and Schmidhuber 1997) applied to every coordinate by itself."""
+    """An LSTM layer (Hochreiter and Schmidhuber 1997) applied to each coordinate on its own."""
 
     input: Float[Array, "gates inputs"]
     recurrent: Float[Array, "gates hidden"]
@@ -62,8 +63,8 @@ class LSTMLayer(eqx.Module):
 class LSTM(AbstractCell):
     """Learning to learn by gradient descent by gradient descent (Andrychowicz et al. 2016, arXiv 1606.04474).
 
-    Two LSTM layers with shared weights on every coordinate, the gradient preprocessed as in the paper's appendix A,
-    and a linear output. It keeps 320 bytes a parameter and its step depends on the scale of the loss.
+    Two LSTM layers with shared weights run on every coordinate, after the preprocessing of the paper's appendix A and
+    before a linear output. The state has 320 bytes per parameter, and the step depends on the scale of the loss.
     """
 
     first: LSTMLayer
@@ -82,47 +83,17 @@ class LSTM(AbstractCell):
         self.config = config
         self.chunk_length = config.chunk_length
         self.sample_chunks = config.sample_chunks
-        kept = ("first_hidden", "first_carried", "second_hidden", "second_carried")
-        self.memory_slots = tuple(MemorySlot(name, (config.hidden,)) for name in kept)
-
-    def initial_state(self) -> dict[str, Float[Array, "..."]]:
-        return {}
+        slots = ("first_hidden", "first_carried", "second_hidden", "second_carried")
+        self.memory_slots = tuple(MemorySlot(name, (config.hidden,)) for name in slots)
 
     def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, " chunks"]]:
         return {"square": sum_of_squares(grad)}
 
-    def encode(
-        self,
-        param: Float[Array, "chunks length"],
-        grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks ..."]],
-        valid: Bool[Array, "chunks length"],
-        moments: Rows,
-        facts: Rows,
-        state: Rows,
-    ) -> dict[str, Float[Array, "chunks ..."]]:
-        return {}
-
-    def share(
-        self, summary: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
-    ) -> dict[str, Float[Array, "tensors ..."]]:
-        return {}
-
-    def recall(
-        self, summary: Rows, network: Rows, moments: Rows, facts: Rows, clock: Rows, state: Rows
-    ) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
-        return {}, {}
-
     def decode(
-        self,
-        param: Float[Array, "chunks length"],
-        grad: Float[Array, "chunks length"],
-        memory: Mapping[str, Float[Array, "chunks ..."]],
-        valid: Bool[Array, "chunks length"],
-        context: Rows,
+        self, chunks: Chunks, context: Rows
     ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
-        described = preprocessed(grad, self.config.preprocessing)
-        first_hidden, first_carried = self.first(described, memory["first_hidden"], memory["first_carried"])
+        memory, features = chunks.memory, preprocessed(chunks.grad, self.config.preprocessing)
+        first_hidden, first_carried = self.first(features, memory["first_hidden"], memory["first_carried"])
         second_hidden, second_carried = self.second(first_hidden, memory["second_hidden"], memory["second_carried"])
         # The paper adds the output to the parameter; a direction is subtracted from it.
         direction = jnp.einsum("clh,h->cl", second_hidden, -self.config.output_scale * self.output)
@@ -133,12 +104,12 @@ class LSTM(AbstractCell):
             "second_carried": second_carried,
         }
 
-    def scale(self, context: Rows, spread: Rows) -> Float[Array, " tensors"]:
-        return jnp.ones_like(spread["count"])
+    def scale(self, context: Rows, direction: Rows) -> Float[Array, " rows"]:
+        return jnp.ones_like(direction["count"])
 
 
 def preprocessed(grad: Float[Array, "chunks length"], p: float) -> Float[Array, "chunks length two"]:
-    """(log |g| / p, sign g) where |g| ≥ e⁻ᵖ, and (−1, eᵖ g) below that: magnitude and sign of any scale."""
+    """(log |g| / p, sign g) where |g| ≥ e⁻ᵖ, and (−1, eᵖ g) below that: magnitude and sign at any scale."""
     threshold = math.exp(-p)
     is_large = jnp.abs(grad) >= threshold
     magnitude = jnp.where(is_large, jnp.log(jnp.maximum(jnp.abs(grad), threshold)) / p, -1.0)

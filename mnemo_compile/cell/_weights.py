@@ -1,4 +1,4 @@
-"""A cell's arrays by name: the dotted path of each in the module's tree, such as `time.kernel.projection`."""
+"""A cell's arrays by name: the dotted path of each in the module's tree, such as `network.time.kernel.projection`."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -8,23 +8,23 @@ import jax
 import numpy as np
 
 from ..errors import MnemoError
-from ._abstract import AbstractCell
+from ._interface import AbstractCell
 
 CellT = TypeVar("CellT", bound=AbstractCell)
 
 
-def dotted(path: tuple[Any, ...]) -> str:
-    """`chunk_encoder.query` for the key path of that leaf."""
+def weight_name(path: tuple[Any, ...]) -> str:
+    """`network.encoder.query` for the key path of that leaf."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def cell_weights(cell: AbstractCell) -> dict[str, np.ndarray]:
     """The arrays of a cell by their dotted names, in the order of the module's fields.
 
-    One that is not float32 raises [`MnemoError`][].
+    A weight that is not float32 raises `MnemoError`.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(cell, eqx.is_array))
-    weights = {dotted(path): np.asarray(leaf) for path, leaf in leaves}
+    weights = {weight_name(path): np.asarray(leaf) for path, leaf in leaves}
     for name, array in weights.items():
         if array.dtype != np.float32:
             raise MnemoError(
@@ -44,19 +44,19 @@ def with_weights(cell: CellT, weights: Mapping[str, Any]) -> CellT:
 
     **Returns:**
 
-    A cell of the same type. Names, shapes or dtypes that are not the cell's raise [`MnemoError`][].
+    A cell of the same type. Weights with other names, shapes or dtypes than the cell's raise `MnemoError`.
     """
     arrays, rest = eqx.partition(cell, eqx.is_array)
     leaves, tree = jax.tree_util.tree_flatten_with_path(arrays)
-    names = [dotted(path) for path, _ in leaves]
-    for word, wrong in (("lack", set(names) - set(weights)), ("hold, besides the cell's,", set(weights) - set(names))):
+    names = [weight_name(path) for path, _ in leaves]
+    for word, wrong in (("lack", set(names) - set(weights)), ("also hold", set(weights) - set(names))):
         if wrong:
             raise MnemoError(f"the weights {word} {sorted(wrong)[0]}; they belong to a cell of another configuration")
     for name, (_, leaf) in zip(names, leaves, strict=True):
-        given = weights[name]
-        if tuple(given.shape) != leaf.shape or given.dtype != leaf.dtype:
+        weight = weights[name]
+        if tuple(weight.shape) != leaf.shape or weight.dtype != leaf.dtype:
             raise MnemoError(
-                f"the weight {name} is {given.dtype}{list(given.shape)} where this cell's configuration needs "
+                f"the weight {name} is {weight.dtype}{list(weight.shape)} where this cell's configuration needs "
                 f"{leaf.dtype}{list(leaf.shape)}"
             )
     new = [jax.numpy.asarray(weights[name]) for name in names]

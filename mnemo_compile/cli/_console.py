@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
 json_option: Callable[..., Any] = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 zoo_option: Callable[..., Any] = click.option(
-    "--zoo", "location", metavar="URL|FOLDER", help="The zoo; by default that of this package."
+    "--zoo", "location", metavar="URL|FOLDER", help="The zoo; the one in this package by default."
 )
 
 
 def print_json(data: Any) -> None:
-    """Data on stdout."""
+    """Prints data on standard output."""
     print(json.dumps(data, indent=2))
 
 
 def message(text: str) -> None:
-    """A message on stderr."""
+    """Prints a message on standard error."""
     print(text, file=sys.stderr)
 
 
 def print_table(table: rich.table.Table) -> None:
-    """A table on stdout, plain and never cut where that is not a terminal."""
+    """Prints a table on standard output, without styles or a limit of width where that is not a terminal."""
     width = None if sys.stdout.isatty() else 400
     rich.console.Console(width=width, highlight=False, emoji=False).print(table)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """Names and values in two columns."""
+    """Prints names and values in two columns."""
     table = rich.table.Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -47,7 +47,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 
 
 def print_reports(reports: "Sequence[VerificationReport]", as_json: bool) -> None:
-    """How artifacts compare with their cell."""
+    """Prints how exports compare with their cell."""
     if as_json:
         print_json([report.model_dump(mode="json") | {"passed": report.passed} for report in reports])
         return

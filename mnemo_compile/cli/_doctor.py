@@ -15,20 +15,19 @@ LIBRARIES = (
     "jax",
     "jaxlib",
     "numpy",
-    "onnx",
     "onnx-ir",
     "onnxruntime",
-    "onnxscript",
     "optax",
     "safetensors",
 )
-EXTRAS = {"torch": ("torch",), "recipes": ("accelerate", "peft", "transformers")}
+EXTRAS = {"torch": ("torch",)}
+"""The distributions that each optional extra installs."""
 
 
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Show the versions of the libraries, the devices, which extras are missing, and where the cache is.
+    """Show the installed versions, the missing extras, the devices, and the folder of the cache.
 
     \b
     Example:
@@ -53,12 +52,12 @@ def doctor(as_json: bool) -> None:
         print_json(facts)
     else:
         shown = {name: facts[name] for name in (DISTRIBUTION, "python", "platform")}
-        shown |= {name: found or "missing" for name, found in libraries.items()}
-        for extra, found in extras.items():
-            mend = f"missing; run: pip install '{DISTRIBUTION}[{extra}]'"
-            shown |= {name: version or mend for name, version in found.items()}
+        shown |= {name: installed or "missing" for name, installed in libraries.items()}
+        for extra, names in extras.items():
+            fix = f"missing; run: pip install '{DISTRIBUTION}[{extra}]'"
+            shown |= {name: installed or fix for name, installed in names.items()}
         print_facts(shown | {"devices": ", ".join(facts["devices"]), "cache": facts["cache"], "zoo": facts["zoo"]})
-    missing = [name for name, found in libraries.items() if found is None]
+    missing = [name for name, installed in libraries.items() if installed is None]
     if missing:
         raise MnemoError(f"{', '.join(missing)} missing; run: pip install {DISTRIBUTION}")
 

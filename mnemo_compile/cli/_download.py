@@ -10,11 +10,13 @@ from ._console import json_option, message, print_json, zoo_option
 
 @click.command()
 @click.argument("ref")
-@click.option("--out", type=click.Path(path_type=pathlib.Path), metavar="DIR", help="Default: ./NAME-VERSION.")
+@click.option(
+    "--out", type=click.Path(path_type=pathlib.Path), metavar="DIR", help="The folder; ./NAME-VERSION by default."
+)
 @zoo_option
 @json_option
 def download(ref: str, out: pathlib.Path | None, location: str | None, as_json: bool) -> None:
-    """Fetch a cell's bundle from a zoo; DIR becomes the bundle once every byte of it is checked.
+    """Fetch a cell from a zoo into a folder, which appears once every byte is checked.
 
     \b
     Example:
@@ -23,7 +25,7 @@ def download(ref: str, out: pathlib.Path | None, location: str | None, as_json: 
     from ..zoo import is_reference, open_zoo, parse_reference
 
     if not is_reference(ref) and pathlib.Path(ref).exists():
-        raise UsageError(f"{ref} is a folder already; download takes a cell of a zoo, as in: mnemo zoo list")
+        raise UsageError(f"{ref} is a folder; name a cell of a zoo, as listed by: mnemo zoo list")
     reference = parse_reference(ref)
     zoo = open_zoo(location)
     entry = zoo.index.find(reference)

@@ -15,11 +15,11 @@ from ._console import json_option, message, print_facts, print_json, print_table
     "--preset",
     "is_preset",
     is_flag=True,
-    help="REF is a preset of meta-train or a TOML file: its cell as it is before it has learned anything.",
+    help="REF is a preset of meta-train or a TOML file; evaluate its cell before any meta-training.",
 )
-@click.option("--suite", default="valid", show_default=True, help="A suite that ships here, or a TOML file.")
+@click.option("--suite", default="valid", show_default=True, help="A suite of this package, or a TOML file.")
 @click.option("--task", "tasks", multiple=True, help="Only this task of the suite; repeatable.")
-@click.option("--seeds", type=click.IntRange(min=1), help="Runs of each task; by default what the suite says of each.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Runs of each task; by default the number in the suite.")
 @click.option(
     "--out",
     type=click.Path(path_type=pathlib.Path),
@@ -37,10 +37,11 @@ def evaluate(
     location: str | None,
     as_json: bool,
 ) -> None:
-    """Judge optimizers on a suite of tasks, beside AdamW tuned for each task.
+    """Evaluate optimizers on a suite of tasks, beside AdamW tuned for each task.
 
-    Suites: train and valid (to choose by), unseen (other data and networks), long (ten times the steps) and large (up
-    to 1.8 million parameters). Nothing of the judged optimizers is tuned; they are told the number of steps.
+    Suites: train (tasks like those of meta-training), valid (to choose on), unseen (other data and networks), long (ten
+    times the steps) and large (up to 1.8 million parameters). The evaluated optimizers know the number of
+    steps, and nothing of them is tuned.
 
     \b
     Example:
@@ -50,12 +51,12 @@ def evaluate(
     from ..meta import keep_compiled_programs
     from ..meta.evaluation import (
         as_data,
+        BASELINE_COLUMNS,
+        baseline_rows,
         COLUMNS,
-        evaluate as judge,
+        evaluate as evaluate_cell,
         figures,
         load_suite,
-        OPPONENT_COLUMNS,
-        opponent_rows,
         rows,
         write_report,
     )
@@ -71,18 +72,18 @@ def evaluate(
     ]
     command = shlex.join(["mnemo", "eval", *refs, *options])
     keep_compiled_programs()
-    judgements = [judge(cell, suite, seeds=seeds, tasks=tasks) for cell in frozen]
+    evaluations = [evaluate_cell(cell, suite, seeds=seeds, tasks=tasks) for cell in frozen]
     if out is not None:
-        write_report(judgements, load_suite(suite), command, out)
+        write_report(evaluations, load_suite(suite), command, out)
         message(f"report.md, eval.json and curves.png are in {out}")
     if as_json:
-        print_json(as_data(judgements, command))
+        print_json(as_data(evaluations, command))
         return
-    for judgement in judgements:
-        title = f"{judgement.name}@{judgement.version} on {judgement.suite}"
-        _print(title, COLUMNS, rows(judgement))
-        _print("beside its opponents", OPPONENT_COLUMNS, opponent_rows(judgement))
-        print_facts(figures(judgement))
+    for evaluation in evaluations:
+        title = f"{evaluation.name}@{evaluation.version} on {evaluation.suite}"
+        _print(title, COLUMNS, rows(evaluation))
+        _print("beside the baselines", BASELINE_COLUMNS, baseline_rows(evaluation))
+        print_facts(figures(evaluation))
 
 
 def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -5,20 +5,30 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from .. import _entry_points
 from ..errors import UsageError
 from ._console import json_option, message, print_reports, zoo_option
 
 if TYPE_CHECKING:
     from ..program import Watch
 
-TARGETS = ("onnx", "torch", "optax", "stablehlo", "all")
-
 
 @click.command()
 @click.argument("ref")
-@click.option("--target", "targets", type=click.Choice(TARGETS), multiple=True, required=True, help="Repeatable.")
-@click.option("--out", required=True, type=click.Path(path_type=pathlib.Path), metavar="DIR", help="Gets DIR/TARGET.")
-@click.option("--print-after", metavar="PASS", help="Print each phase's program after this pass, or after all: all.")
+@click.option(
+    "--target",
+    "targets",
+    type=click.Choice([*_entry_points.names(_entry_points.TARGETS), "all"]),
+    multiple=True,
+    required=True,
+    help="Where the optimizer will run. Repeatable.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=pathlib.Path), metavar="DIR", help="Each target gets DIR/TARGET."
+)
+@click.option(
+    "--print-after", metavar="PASS", help="Print the program of each phase after this pass, or after every pass: all."
+)
 @zoo_option
 @json_option
 def export(
@@ -29,10 +39,11 @@ def export(
     location: str | None,
     as_json: bool,
 ) -> None:
-    """Compile a cell, verify it against the cell in float64, and write it.
+    """Compile a cell to an optimizer for PyTorch, optax, ONNX or StableHLO, and verify it.
 
-    The table gives the largest relative error of each phase and of a step, and the drift over 100 steps. A target
-    that does not agree is not written. What --print-after prints goes to the standard error.
+    Each target is compared with the cell in float64, and one that does not agree is not written. The table shows the
+    largest relative error of each phase and of a whole step, and the drift over 100 steps. The programs of
+    --print-after go to standard error.
 
     \b
     Example:
@@ -49,7 +60,7 @@ def export(
 
 
 def watch(after: str) -> "Watch":
-    """Prints programs after the pass of this name, or after every pass."""
+    """A function that prints programs after the pass of this name, or after every pass."""
     from ..program import PASSES, Program
 
     if after != "all" and after not in PASSES:

@@ -4,13 +4,16 @@ from typing import Any, TYPE_CHECKING
 
 import rich_click as click
 
+from .. import _entry_points
 from ._console import json_option, print_facts, print_json, print_table, untrained, zoo_option
 
 if TYPE_CHECKING:
     from ..cell import MemorySlot
     from ..frozen import FrozenCell
 
-STAGES = ("cell", "jaxpr", "program", "torch", "optax", "onnx", "stablehlo")
+_ROWS = {"chunks": "chunk", "sample": "sampled chunk", "tensors": "tensor"}
+
+STAGES = ("cell", "jaxpr", "program", *_entry_points.names(_entry_points.TARGETS))
 
 
 @click.command()
@@ -19,20 +22,21 @@ STAGES = ("cell", "jaxpr", "program", "torch", "optax", "onnx", "stablehlo")
     "--preset",
     "is_preset",
     is_flag=True,
-    help="REF is a preset of meta-train or a TOML file: its cell as it is before.",
+    help="REF is a preset of meta-train or a TOML file; show its cell before meta-training.",
 )
 @click.option(
     "--emit",
     type=click.Choice(STAGES),
-    help="Print this stage of the compiler instead: the configuration as JSON, what JAX traces, the optimised program, "
-    "or a target's code.",
+    help="Print a stage of the compiler instead: the configuration as JSON, the programs as JAX traces them, the "
+    "optimised programs, or the code of a target.",
 )
 @zoo_option
 @json_option
 def inspect(ref: str, is_preset: bool, emit: str | None, location: str | None, as_json: bool) -> None:
-    """Show what a cell is, what its state and its step cost and how it was meta-trained.
+    """Show a cell: its size, the cost of its state and of its step, and how it was meta-trained.
 
-    Operations are floating-point operations of a phase for one of its rows, before and after the compiler's passes.
+    The table counts the equations and the floating-point operations of each phase for one row, before and after the
+    passes of the compiler.
 
     \b
     Example:
@@ -57,37 +61,37 @@ def inspect(ref: str, is_preset: bool, emit: str | None, location: str | None, a
     training["families"] = ", ".join(training["families"])
     training["libraries"] = ", ".join(f"{name} {version}" for name, version in training["libraries"].items())
     facts["memory_slots"] = ", ".join(f"{name} ({what})" for name, what in facts["memory_slots"].items()) or "none"
-    facts["state_bytes_a_parameter"] = by_role(facts["state_bytes_a_parameter"])
+    facts["state_bytes_per_parameter"] = by_role(facts["state_bytes_per_parameter"])
     phases = facts.pop("phases")
-    before, after = facts["operations_a_coordinate"]
-    facts["operations_a_coordinate"] = f"{after:.0f} ({before:.0f} before the passes)"
+    before, after = facts["operations_per_coordinate"]
+    facts["operations_per_coordinate"] = f"{after:.0f} ({before:.0f} before the passes)"
     shown = facts | training | {f"figure: {name}": f"{value:.4g}" for name, value in figures.items()}
     print_facts({name.replace("_", " "): value for name, value in shown.items()})
     import rich.table
 
-    table = rich.table.Table("phase", "a row is", "equations", "after", "operations a row", "after")
+    table = rich.table.Table("phase", "a row is", "equations", "after", "operations per row", "after")
     for name, figures in phases.items():
         table.add_row(name, figures["row"], *(str(x) for key in ("equations", "operations") for x in figures[key]))
     print_table(table)
 
 
 def by_role(figures: dict[str, float]) -> str:
-    """One number if it is the same for all roles, else the number of each."""
+    """One number where all roles have the same, else each number with its roles."""
     different = sorted(set(figures.values()))
     if len(different) == 1:
         return f"{different[0]:g}"
     return "; ".join(f"{each:g}: {', '.join(r for r, value in figures.items() if value == each)}" for each in different)
 
 
-def _told(slot: "MemorySlot") -> str:
-    """What a slot is, in words."""
+def describe_slot(slot: "MemorySlot") -> str:
+    """A slot in words, such as `bfloat16[4] per coordinate of vector, head`."""
     numbers = "".join(f"[{size}]" for size in slot.shape)
     roles = "" if slot.roles is None else f" of {', '.join(slot.roles)}"
-    return f"{slot.dtype}{numbers} a {slot.level}{roles}"
+    return f"{slot.dtype}{numbers} per {slot.per}{roles}"
 
 
 def stage_text(frozen: "FrozenCell", stage: str) -> str:
-    """A cell as the compiler has it at a stage."""
+    """The text of a cell at a stage of the compiler."""
     from ..exporters import emitted_text
     from ..program import compile_cell, jaxprs
 
@@ -99,15 +103,15 @@ def stage_text(frozen: "FrozenCell", stage: str) -> str:
 
 
 def describe(frozen: "FrozenCell") -> dict[str, Any]:
-    """The facts of a frozen cell as JSON data."""
-    from ..program import compile_cell, cost, OF_TENSORS
-    from ..step import ROLES
+    """Everything that `inspect` shows of a frozen cell, as JSON data."""
+    from ..program import compile_cell, cost
+    from ..step import PHASES, ROLES
 
     cell = frozen.cell()
     compiled = compile_cell(cell)
     phases = {
         name: {
-            "row": "tensor" if name in OF_TENSORS else "sampled chunk" if name in ("encode", "probe") else "chunk",
+            "row": _ROWS[PHASES[name].rows],
             "equations": [cost(compiled.traced[name]).equations, cost(program).equations],
             "operations": [cost(compiled.traced[name]).operations, cost(program).operations],
         }
@@ -120,14 +124,14 @@ def describe(frozen: "FrozenCell") -> dict[str, Any]:
         "license": frozen.manifest.license,
         "kind": frozen.config.kind,
         "weights": sum(weight.size for weight in frozen.weights.values()),
-        "memory_slots": {slot.name: _told(slot) for slot in cell.memory_slots},
-        "state_bytes_a_parameter": {
-            role: sum(slot.bytes_a_coordinate(role, cell.chunk_length) for slot in cell.memory_slots) for role in ROLES
+        "memory_slots": {slot.name: describe_slot(slot) for slot in cell.memory_slots},
+        "state_bytes_per_parameter": {
+            role: sum(slot.bytes_per_parameter(role, cell.chunk_length) for slot in cell.memory_slots) for role in ROLES
         },
-        "state_bytes_a_tensor": sum(4 * value.size for value in cell.initial_state().values()),
+        "state_bytes_per_tensor": sum(4 * value.size for value in cell.initial_state().values()),
         "chunk_length": cell.chunk_length,
         "sample_chunks": cell.sample_chunks,
-        "operations_a_coordinate": [
+        "operations_per_coordinate": [
             sum(figures["operations"][place] for figures in phases.values() if figures["row"] == "chunk")
             / cell.chunk_length
             for place in (0, 1)

@@ -1,4 +1,4 @@
-"""The group of all commands, and what becomes of their errors."""
+"""The group of all commands. It turns errors into one sentence and an exit code."""
 
 import contextlib
 import errno
@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-import rich_click as click
+import click
+import rich_click
 
 from .._version import version
 from ..errors import MnemoError
@@ -18,7 +19,7 @@ from ._inspect import inspect
 from ._meta_train import meta_train
 from ._zoo import zoo
 
-_MENDS = {
+_FIXES = {
     errno.ENOSPC: "; free some space and try again",
     errno.EDQUOT: "; free some space and try again",
     errno.EACCES: "; change the permissions or name another place",
@@ -26,20 +27,28 @@ _MENDS = {
 }
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version(), prog_name="mnemo")
+@rich_click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@rich_click.version_option(version(), prog_name="mnemo")
+@rich_click.command_panel("Use a cell", commands=["export", "inspect", "download"])
+@rich_click.command_panel("Make a cell", commands=["meta-train", "eval", "zoo"])
+@rich_click.command_panel("This installation", commands=["doctor"])
 def mnemo() -> None:
-    """Learned optimizers: meta-train one, compile it to PyTorch, optax, ONNX and StableHLO, keep it in a zoo.
-
-    A REF names a cell: name, name@1.2.0, name@^1, or the folder of a bundle or of a run.
+    """Learned optimizers for PyTorch, optax, ONNX and StableHLO.
 
     \b
-    Example:
-      mnemo export mnemosyne-tiny --target torch --out build
+    The fastest way to use one, in Python:
+      Mnemosyne = mnemo_compile.to_torch("mnemosyne-base")
+      optimizer = Mnemosyne(model.parameters(), total_steps=1000)
+
+    \b
+    As code that stands alone. Example:
+      mnemo export mnemosyne-base --target torch --out build
+
+    A REF is name, name@1.2.0, name@^1, or the folder of a bundle or of a run.
     """
 
 
-for command in (meta_train, evaluate, export, inspect, download, zoo, doctor):
+for command in (export, inspect, meta_train, evaluate, zoo, download, doctor):
     mnemo.add_command(command)
 
 
@@ -48,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     **Arguments:**
 
-    - `arguments`: what stands after `mnemo`; by default, that of this process.
+    - `arguments`: the words after `mnemo`; those of this process by default.
 
     **Returns:**
 
@@ -72,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _abandon_stdout()
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}{_MENDS.get(error.errno or 0, '')}", 1)
+        return _fail(f"{where}{error.strerror or error}{_FIXES.get(error.errno or 0, '')}", 1)
 
 
 def _fail(message: str, code: int) -> int:
@@ -81,7 +90,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _abandon_stdout() -> None:
-    """Sends what cannot be printed nowhere, so that the interpreter does not try, and complain, again at its exit."""
+    """Discards output that cannot be printed, so that the interpreter does not try again, and complain, at its exit."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         return

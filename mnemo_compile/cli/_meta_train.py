@@ -19,7 +19,7 @@ from ._console import message
     "--from",
     "origin",
     metavar="REF",
-    help="Start from the weights of this cell, alike but for its seed, prior, sample_chunks and state_dtype.",
+    help="Start from the weights of this cell. It may differ in seed, prior, sample_chunks and state_dtype.",
 )
 @click.option("--resume", is_flag=True, help="Go on where the run in RUN stopped.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the preset. Repeatable.")
@@ -27,16 +27,16 @@ from ._console import message
     "--plot",
     is_flag=True,
     help="Draw RUN/curve.png with every checkpoint and at the end, and print its path. "
-    "Of a run that is there already, finished or going on, and without --resume: only draw it.",
+    "Without --resume, a run that exists already is only drawn.",
 )
 @click.option(
     "--coordinator",
     metavar="HOST:PORT|auto",
-    help="Where the processes of a run on several hosts meet: an address of process 0. "
-    "Under Slurm, Open MPI or on a TPU pod, auto finds it, and --processes and --process too.",
+    help="Address of process 0, where the processes of a run on several hosts meet. "
+    "Under Slurm, under Open MPI and on a TPU pod, auto finds it, and also --processes and --process.",
 )
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="How many processes the run has.")
-@click.option("--process", type=click.IntRange(min=0), metavar="I", help="Which of them this is, from 0.")
+@click.option("--process", type=click.IntRange(min=0), metavar="I", help="The number of this process, from 0.")
 def meta_train(
     preset: str,
     out: pathlib.Path,
@@ -51,12 +51,12 @@ def meta_train(
     processes: int | None,
     process: int | None,
 ) -> None:
-    """Meta-train a cell on tasks drawn afresh, and freeze it.
+    """Meta-train a cell on freshly drawn tasks, and freeze it.
 
     RUN gets checkpoints, metrics, a curve and, at the end, the bundle. Ctrl-C saves; --resume goes on.
 
-    Tasks are spread over all devices. On several hosts, start this on each with the same arguments and its own
-    --process; process 0 alone needs RUN.
+    Tasks lie on all devices. On several hosts, start this on each with the same arguments and its own --process. Only
+    process 0 needs RUN.
 
     \b
     Example:
@@ -98,7 +98,7 @@ def meta_train(
 
 
 def _draws(out: pathlib.Path, coordinator: str | None) -> bool:
-    """Whether there is a run in the folder; if so, it is drawn."""
+    """Draws the run in the folder. Whether there is one."""
     from ..meta import holds_run, plot
 
     if not holds_run(out):
@@ -111,12 +111,12 @@ def _draws(out: pathlib.Path, coordinator: str | None) -> bool:
 
 
 def _check_place(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    given = [number is not None for number in (processes, process)]
+    has_numbers = processes is not None or process is not None
     if coordinator is None:
-        if any(given):
+        if has_numbers:
             raise UsageError("--processes and --process need --coordinator HOST:PORT, where the processes meet")
     elif coordinator == "auto":
-        if any(given):
+        if has_numbers:
             raise UsageError("--coordinator auto finds --processes and --process itself; leave them out")
     else:
         host, _, port = coordinator.rpartition(":")

@@ -49,7 +49,7 @@ def list_(location: str | None, as_json: bool) -> None:
 @zoo_option
 @json_option
 def show(ref: str, location: str | None, as_json: bool) -> None:
-    """Show one cell of the zoo: its files, what its state costs, how it was meta-trained.
+    """Show a cell of a zoo: its versions, the size of its state, and how it was meta-trained.
 
     \b
     Example:
@@ -75,7 +75,7 @@ def show(ref: str, location: str | None, as_json: bool) -> None:
             "description": entry.description,
             "license": manifest.license,
             "bytes to fetch": sum(record.size for record in entry.files.values()),
-            "state bytes a parameter": f"{manifest.state_bytes:g}",
+            "state bytes per parameter": f"{manifest.state_bytes:g}",
             "made by": training.command,
             "meta-steps": training.meta_steps,
             "meta-trained on": ", ".join(training.families),
@@ -87,14 +87,14 @@ def show(ref: str, location: str | None, as_json: bool) -> None:
 @zoo.command()
 @click.argument("run", type=click.Path(path_type=pathlib.Path), metavar="RUN")
 @click.option("--name", required=True, help="The cell's name in the zoo.")
-@click.option("--version", required=True, help="MAJOR.MINOR.PATCH; one that is there is never replaced.")
+@click.option("--version", required=True, help="MAJOR.MINOR.PATCH. A published version is never replaced.")
 @click.option("--description", help="One line for the list.")
 @zoo_option
 @json_option
 def publish(
     run: pathlib.Path, name: str, version: str, description: str | None, location: str | None, as_json: bool
 ) -> None:
-    """Add the cell of a run, or a bundle, to a zoo in a folder.
+    """Add the cell of a run or of a bundle to a zoo in a folder.
 
     \b
     Example:
@@ -104,7 +104,7 @@ def publish(
     from ..zoo import EMBEDDED, publish
 
     if location is not None and "://" in location:
-        raise UsageError(f"{location} is no folder; publish into a folder and copy that to where it is served from")
+        raise UsageError(f"{location} is not a folder; publish into a folder, then copy it to the server")
     folder = pathlib.Path(location) if location is not None else EMBEDDED
     entry = publish(load_folder(run), folder, name=name, version=version, description=description)
     if as_json:
@@ -119,10 +119,10 @@ def publish(
 @zoo_option
 @json_option
 def verify(ref: str | None, location: str | None, as_json: bool) -> None:
-    """Read every file of a zoo, or of one cell, and compare it with what the index promises.
+    """Check every file of a zoo, or of one cell, against the index.
 
-    REF may also be the folder of an export, such as build or build/torch: then the verification that it passed when it
-    was written is run again, here. That runs the code of an exported Python package.
+    REF may also be the folder of an export, such as build or build/torch. The export is then compared with its cell
+    again, on this machine. This runs the code of an exported Python package.
 
     \b
     Example:
@@ -149,17 +149,17 @@ def verify(ref: str | None, location: str | None, as_json: bool) -> None:
             print(f"{reference}: {problem or 'intact'}")
     broken = [reference for reference, problem in problems.items() if problem]
     if broken:
-        raise MnemoError(f"{len(broken)} of {len(problems)} cells are not what the index promises: {', '.join(broken)}")
+        raise MnemoError(f"{len(broken)} of {len(problems)} cells do not match the index: {', '.join(broken)}")
 
 
 def verify_exports(folder: pathlib.Path, as_json: bool) -> None:
-    """Runs the verification of the artifacts in a folder again."""
-    from ..exporters import artifacts_in, verify_artifact
+    """Runs the verification of the exports in a folder again."""
+    from ..exporters import exports_in, verify_export
 
-    folders = artifacts_in(folder)
+    folders = exports_in(folder)
     if not folders:
-        raise MnemoError(f"{folder} holds no export (artifact.json); name a folder that mnemo export wrote")
-    reports = [verify_artifact(each) for each in folders]
+        raise MnemoError(f"{folder} holds no export (export.json); name a folder that mnemo export wrote")
+    reports = [verify_export(each) for each in folders]
     print_reports(reports, as_json)
     for report in reports:
         report.check("export it again")

@@ -1,11 +1,11 @@
-"""Targets: a frozen cell becomes an optimizer where people train models."""
+"""Targets: each turns a frozen cell into an optimizer for one framework."""
 
-from ._export import (
-    artifacts_in as artifacts_in,
-    emitted_text as emitted_text,
-    export as export,
-    open_artifact as open_artifact,
-    TARGETS as TARGETS,
-    verify_artifact as verify_artifact,
-)
+from ._export import emitted_text as emitted_text, export as export
 from ._inprocess import optax_function as optax_function, torch_class as torch_class
+from ._interface import AbstractExporter as AbstractExporter
+from ._targets import (
+    exporter_of as exporter_of,
+    register_target as register_target,
+    targets as targets,
+)
+from ._verify import exports_in as exports_in, verify_export as verify_export

@@ -10,7 +10,7 @@ from typing import Any, TYPE_CHECKING
 
 from ..frozen import FrozenCell
 from ._export import export
-from .python._package import load_package, package_name
+from .python import load_package, package_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def torch_class(frozen: FrozenCell) -> type[Any]:
-    """The subclass `Mnemosyne` of `torch.optim.Optimizer`, called with `params` and the options of the package."""
+    """The subclass `Mnemosyne` of `torch.optim.Optimizer`, which takes `params` and the options of the package."""
     return _imported(_Key(frozen), "torch").Mnemosyne
 
 
 def optax_function(frozen: FrozenCell) -> "Callable[..., optax.GradientTransformationExtraArgs]":
-    """The function `mnemosyne` that makes a gradient transformation of `lr, weight_decay, total_steps, block_size`."""
+    """The function `mnemosyne` that makes a gradient transformation from `lr`, `weight_decay` and other options."""
     return _imported(_Key(frozen), "optax").mnemosyne
 
 
 class _Key:
-    """A frozen cell that equals another with the same name, version and digest."""
+    """Wraps a frozen cell, so that cells with the same name, version and digest are equal."""
 
     def __init__(self, frozen: FrozenCell):
         self.frozen = frozen
@@ -44,7 +44,7 @@ class _Key:
 
 @functools.cache
 def _folder() -> str:
-    # Lives as long as the process: packages read their weights when they first need them.
+    # It lives as long as the process, because packages read their weights when they first need them.
     folder = tempfile.mkdtemp(prefix="mnemo-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -1,7 +1,7 @@
-"""The frozen artifact: a cell's configuration, weights and origin as a folder of JSON and safetensors."""
+"""Frozen cells: configuration, weights and origin, saved as a bundle of JSON and safetensors files."""
 
 from ._bundle import bundle_bytes as bundle_bytes, load_bundle as load_bundle, save as save
-from ._digest import canonical_digest as canonical_digest, canonical_json as canonical_json
+from ._digest import canonical_digest as canonical_digest
 from ._document import (
     AbstractDocument as AbstractDocument,
     dump_document as dump_document,

@@ -1,4 +1,4 @@
-"""A frozen cell as a folder of three files. Nothing in it is ever executed or unpickled."""
+"""Bundles: a frozen cell as a folder of three files. Nothing in it is ever executed or unpickled."""
 
 import hashlib
 import os
@@ -19,12 +19,13 @@ from ._manifest import Manifest
 from ._names import BUNDLE_FILES, BundleFile, CELL_FILE, MANIFEST_FILE, WEIGHTS_FILE
 
 MANIFEST_LIMIT = 1 << 20
-"""Bytes; a longer manifest is none of ours."""
+"""The most bytes that a manifest can have."""
 BLANK = b"0" * 64
+"""Takes the place of the checksum while the checksum is computed."""
 
 
 def bundle_bytes(frozen: FrozenCell) -> dict[BundleFile, bytes]:
-    """The content of each of the `BUNDLE_FILES`; the same for the same frozen cell."""
+    """The content of each of the `BUNDLE_FILES`. Equal frozen cells give equal bytes."""
     files = serialise(frozen.config, frozen.weights)
     manifest = frozen.manifest.model_copy(
         update={"files": {name: record_of(content) for name, content in files.items()}, "checksum": BLANK.decode()}
@@ -35,13 +36,13 @@ def bundle_bytes(frozen: FrozenCell) -> dict[BundleFile, bytes]:
 
 
 def save(frozen: FrozenCell, folder: str | os.PathLike[str]) -> None:
-    """Writes a bundle: the folder appears whole or not at all.
+    """Writes a bundle. The folder appears whole or not at all.
 
     **Arguments:**
 
     - `frozen`: the cell.
-    - `folder`: where. A bundle that is there is replaced; anything else is left as it is and raises
-        [`MnemoError`][].
+    - `folder`: where to write. An existing bundle is replaced. Anything else in the folder stays as it is and raises
+        `MnemoError`.
     """
     content = bundle_bytes(frozen)
     with staged_folder(pathlib.Path(folder), replaceable=BUNDLE_FILES) as staging:
@@ -52,8 +53,8 @@ def save(frozen: FrozenCell, folder: str | os.PathLike[str]) -> None:
 def load_bundle(folder: pathlib.Path) -> FrozenCell:
     """Reads a bundle and checks all of it.
 
-    That is the size and sha256 of each file, the schema, the configuration, the names, types and shapes of the
-    weights, and the digest. Raises [`MnemoError`][] with one sentence that names the file.
+    Checks the size and sha256 of each file, the schema, the configuration, the names, dtypes and shapes of the
+    weights, and the digest. Raises `MnemoError` with one sentence that names the file.
     """
     if not folder.is_dir():
         raise MnemoError(f"{folder} is not a folder, so there is no bundle in it")
@@ -66,18 +67,18 @@ def load_bundle(folder: pathlib.Path) -> FrozenCell:
     try:
         config = cell_config(data)
     except pydantic.ValidationError as error:
-        raise MnemoError(f"{folder / CELL_FILE} describes no cell that is known here: {first_problem(error)}") from None
+        raise MnemoError(f"{folder / CELL_FILE} describes no known cell: {first_problem(error)}") from None
     weights = _read_weights(files[WEIGHTS_FILE], folder / WEIGHTS_FILE)
-    bytes_a_parameter = _check_weights(config, weights, folder / WEIGHTS_FILE)
+    bytes_per_parameter = _check_weights(config, weights, folder / WEIGHTS_FILE)
     if canonical_digest(data, weights) != manifest.digest:
         raise MnemoError(
             f"{folder / MANIFEST_FILE} gives a digest that is not that of the weights and the configuration; "
             "get the bundle again from its source"
         )
-    if bytes_a_parameter != manifest.state_bytes:
+    if bytes_per_parameter != manifest.state_bytes:
         raise MnemoError(
-            f"{folder / MANIFEST_FILE} says that a parameter costs {manifest.state_bytes:g} bytes of state, and the "
-            f"cell keeps {bytes_a_parameter:g}; get the bundle again from its source"
+            f"{folder / MANIFEST_FILE} says that the cell keeps {manifest.state_bytes:g} bytes of state per parameter, "
+            f"and it keeps {bytes_per_parameter:g}; get the bundle again from its source"
         )
     return FrozenCell(config, weights, manifest)
 
@@ -95,14 +96,14 @@ def _read_manifest(path: pathlib.Path) -> Manifest:
 
 def _read_weights(raw: bytes, path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        # A copy: what safetensors returns are read-only views of the file's bytes.
+        # Copies, because safetensors returns read-only views of the file's bytes.
         return {name: np.array(value) for name, value in safetensors.numpy.load(raw).items()}
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise MnemoError(f"{path} is not a complete safetensors file ({error}); get it again from its source") from None
 
 
 def _check_weights(config: AbstractCellConfig, weights: dict[str, np.ndarray], path: pathlib.Path) -> float:
-    """Compares the weights with what the configuration asks for; returns the bytes of state a parameter."""
+    """Compares the weights with those of the configuration's cell. Returns its bytes of state per parameter."""
     cell = config.build()
     expected = cell_weights(cell)
     for name in sorted(expected.keys() | weights.keys()):
@@ -110,9 +111,11 @@ def _check_weights(config: AbstractCellConfig, weights: dict[str, np.ndarray], p
             raise MnemoError(f"{path} lacks the weight {name} that the cell has; get it again from its source")
         if name not in expected:
             raise MnemoError(f"{path} holds a weight {name} that the cell does not have; get it again from its source")
-        wanted, found = (f"{array.dtype} of shape {array.shape}" for array in (expected[name], weights[name]))
-        if wanted != found:
-            raise MnemoError(f"{path} holds {name} as {found} where the cell has {wanted}")
+        expected_type, actual_type = (
+            f"{array.dtype} of shape {array.shape}" for array in (expected[name], weights[name])
+        )
+        if expected_type != actual_type:
+            raise MnemoError(f"{path} holds {name} as {actual_type} where the cell has {expected_type}")
         if not np.all(np.isfinite(weights[name])):
             raise MnemoError(f"{path} holds values of {name} that are not finite")
     return state_bytes(cell)

@@ -9,16 +9,16 @@ import numpy as np
 
 
 def canonical_json(data: Any) -> bytes:
-    """JSON with sorted keys, no spaces and ASCII only: equal data give equal bytes."""
+    """JSON with sorted keys, no spaces and ASCII only. Equal data give equal bytes."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
 def canonical_digest(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> str:
     """The sha256, in hexadecimal, of the configuration and the weights.
 
-    What is hashed: the configuration as canonical JSON and a newline; then, in the sorted order of their names, for
-    every weight `[name, dtype, shape]` as canonical JSON, a newline, and its values, little-endian and in row-major
-    order. The bytes of a safetensors file would not do: the order of its header is not fixed.
+    The hash covers the configuration as canonical JSON and a newline. Then follows every weight in the sorted order of
+    the names: `[name, dtype, shape]` as canonical JSON, a newline, and the values, little-endian in row-major order.
+    The digest does not use the bytes of a safetensors file, because the order of its header is not fixed.
 
     **Arguments:**
 

@@ -1,4 +1,4 @@
-"""JSON files that say which schema they follow and which version of this package wrote them."""
+"""JSON files that name their schema and the version of this package that wrote them."""
 
 import json
 from typing import Annotated, TypeVar
@@ -13,7 +13,7 @@ Version = Annotated[str, pydantic.Field(pattern=r"^[0-9A-Za-z.+!]{1,40}$")]
 
 
 class AbstractDocument(pydantic.BaseModel):
-    """What every JSON file of ours begins with."""
+    """The fields at the beginning of every JSON file of this package."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -33,15 +33,15 @@ AnyDocument = TypeVar("AnyDocument", bound=AbstractDocument)
 
 
 def read_document(kind: type[AnyDocument], raw: bytes, where: str) -> AnyDocument:
-    """A checked document.
+    """Reads a document and checks it.
 
     **Arguments:**
 
     - `kind`: the class of the document.
     - `raw`: the bytes of the file.
-    - `where`: what an error calls the file.
+    - `where`: the name of the file in errors.
 
-    Raises [`MnemoError`][] for anything but a complete document of this schema.
+    Raises `MnemoError` for anything but a complete document of this schema.
     """
     try:
         head = _Head.model_validate_json(raw)
@@ -58,16 +58,16 @@ def read_document(kind: type[AnyDocument], raw: bytes, where: str) -> AnyDocumen
 
 
 def dump_document(document: AbstractDocument) -> bytes:
-    """The bytes of a document; equal documents give equal bytes."""
+    """The bytes of a document. Equal documents give equal bytes."""
     data = document.model_dump(mode="json")
     return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def first_problem(error: pydantic.ValidationError) -> str:
-    """The first thing that is wrong, as `key: what would fit`."""
+    """The first problem of a validation, as `key: what would fit`."""
     problem = error.errors(include_url=False)[0]
     place = ".".join(map(str, problem["loc"]))
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    found = problem["input"]
-    shown = f", not {found!r:.60}" if place and isinstance(found, str | int | float | None) else ""
+    value = problem["input"]
+    shown = f", not {value!r:.60}" if place and isinstance(value, str | int | float | None) else ""
     return f"{place}: {message}{shown}" if place else message

@@ -1,4 +1,4 @@
-"""Files that are checked before they are believed, and folders that appear whole or not at all."""
+"""Files that are checked before use, and folders that appear whole or not at all."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class FileRecord(pydantic.BaseModel):
-    """What a file must be."""
+    """The size and hash that a file must have."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -27,12 +27,12 @@ class FileRecord(pydantic.BaseModel):
 
 
 def record_of(content: bytes) -> FileRecord:
-    """The record that fits these bytes."""
+    """The record of these bytes."""
     return FileRecord(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 
 def check_file(content: bytes, record: FileRecord, where: str) -> bytes:
-    """The bytes, if they are what the record says. `where` is what an error calls the file."""
+    """The bytes, if they match the record. `where` is the name of the file in errors."""
     if len(content) < record.size:
         raise MnemoError(f"{where} is truncated at {len(content)} of {record.size} bytes; get it again from its source")
     if len(content) > record.size:
@@ -43,7 +43,7 @@ def check_file(content: bytes, record: FileRecord, where: str) -> bytes:
 
 
 def read_file(path: pathlib.Path, limit: int) -> bytes:
-    """The bytes of a file. At most `limit + 1` of them, so that a file that is too long shows."""
+    """The bytes of a file, at most `limit + 1` of them, so that the caller sees that a file is too long."""
     try:
         with path.open("rb") as file:
             return file.read(limit + 1)
@@ -54,7 +54,7 @@ def read_file(path: pathlib.Path, limit: int) -> bytes:
 
 
 def write_file(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file through to the disk."""
+    """Writes a file and waits until it is on the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -63,7 +63,7 @@ def write_file(path: pathlib.Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
-    """Makes one sentence of a full disk, a folder that may not be written and the like."""
+    """Turns an `OSError`, such as a full disk or a lack of permissions, into a `MnemoError`."""
     try:
         yield
     except OSError as error:
@@ -78,18 +78,18 @@ def staged_folder(target: pathlib.Path, replaceable: Collection[str] = ()) -> It
 
     **Arguments:**
 
-    - `target`: the folder to make. One that exists is replaced if it is empty or holds nothing but `replaceable` files.
-    - `replaceable`: names of files that may be lost.
+    - `target`: the folder to make. An existing one is replaced if it holds nothing but `replaceable` files.
+    - `replaceable`: names of files that may be deleted.
 
-    Anything else in the way raises [`MnemoError`][] and stays as it is.
+    Anything else in the way raises `MnemoError` and stays as it is.
     """
-    # Of a link, the folder that it names is replaced, and the link stays.
+    # If the target is a link, the folder behind it is replaced, and the link stays.
     target = pathlib.Path(os.path.realpath(target))
     _refuse_others(target, replaceable)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         empty = target.is_dir() and not any(target.iterdir())
-        # Within one file system, where a rename is atomic; an empty folder may be a mount, so there it is inside.
+        # A rename is atomic only within one file system. An empty folder may be a mount, so this goes inside it.
         place = target if empty else target.parent
         outer = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=place))
         try:
@@ -106,7 +106,7 @@ def staged_folder(target: pathlib.Path, replaceable: Collection[str] = ()) -> It
 
 
 def _move_all(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Moves what is in one folder to another, which may be somebody's working directory and so has to stay."""
+    """Moves the content of a folder to another, which stays because it may be the working directory of a process."""
     names = sorted(path.name for path in source.iterdir())
     try:
         for name in names:
@@ -119,7 +119,7 @@ def _move_all(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _replace(target: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None:
-    """Puts `new` in the place of `target`, which becomes `old`."""
+    """Moves `target` to `old`, and `new` to `target`."""
     if target.exists():
         target.rename(old)
     try:

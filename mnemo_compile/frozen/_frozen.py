@@ -1,4 +1,4 @@
-"""A cell that no longer learns: configuration, weights and where they came from."""
+"""A frozen cell: its configuration, its weights and their origin."""
 
 import dataclasses
 from typing import Any
@@ -20,7 +20,7 @@ class CellDocument(AbstractDocument):
     """The content of cell.json."""
 
     config: dict[str, pydantic.JsonValue]
-    """The cell's configuration, its `kind` included."""
+    """The configuration of the cell, with its `kind`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class FrozenCell:
 
     @property
     def digest(self) -> str:
-        """The [`canonical_digest`][] of configuration and weights."""
+        """The `canonical_digest` of configuration and weights."""
         return self.manifest.digest
 
     def cell(self) -> AbstractCell:
@@ -64,12 +64,12 @@ def config_data(config: AbstractCellConfig) -> dict[str, Any]:
 
 
 def state_bytes(cell: AbstractCell) -> float:
-    """Bytes of state that a parameter of a matrix costs, which is what most parameters are of."""
-    return sum(slot.bytes_a_coordinate("matrix", cell.chunk_length) for slot in cell.memory_slots)
+    """Bytes of state per parameter of a matrix. Most parameters belong to matrices."""
+    return sum(slot.bytes_per_parameter("matrix", cell.chunk_length) for slot in cell.memory_slots)
 
 
 def serialise(config: AbstractCellConfig, weights: dict[str, np.ndarray]) -> dict[DataFile, bytes]:
-    """The bytes of cell.json and weights.safetensors; the same for the same cell."""
+    """The bytes of cell.json and weights.safetensors. Equal cells give equal bytes."""
     ordered = {name: np.asarray(weights[name], order="C") for name in sorted(weights)}
     return {
         CELL_FILE: dump_document(CellDocument(config=config_data(config))),
@@ -84,15 +84,15 @@ def freeze(
 
     **Arguments:**
 
-    - `cell`: the cell, meta-trained or not; its `config` is of a kind that is registered.
-    - `name`, `version`: what it will be called; lower-case words joined by hyphens, and MAJOR.MINOR.PATCH.
-    - `training`: how it came about.
-    - `license`: of the weights, as an SPDX expression.
+    - `cell`: the cell, meta-trained or not. The kind of its `config` is registered.
+    - `name`: lower-case words joined by hyphens.
+    - `version`: MAJOR.MINOR.PATCH.
+    - `training`: the record of its meta-training.
+    - `license`: the license of the weights, as an SPDX expression.
 
     **Returns:**
 
-    The frozen cell. Weights that are not finite raise [`MnemoError`][], a name or version that cannot be one
-    [`UsageError`][].
+    The frozen cell. Weights that are not finite raise `MnemoError`; an impossible name or version raises `UsageError`.
     """
     config = cell.config
     weights = {key: np.array(value) for key, value in cell_weights(cell).items()}

@@ -1,4 +1,4 @@
-"""The manifest: a frozen cell's name, version, digest and origin."""
+"""The manifest: name, version, digest and origin of a frozen cell."""
 
 import importlib.metadata
 from typing import Annotated
@@ -10,19 +10,19 @@ from ._files import FileRecord, Sha256
 from ._names import DATA_FILES, DataFile
 
 CellName = Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=64)]
-"""Lower-case words and digits, joined by hyphens."""
+"""Words of lower-case letters and digits, joined by hyphens."""
 SemanticVersion = Annotated[str, pydantic.Field(pattern=r"^(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}$")]
 """MAJOR.MINOR.PATCH, without pre-release or build parts."""
 Text = Annotated[str, pydantic.Field(max_length=4096)]
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that the numbers of a meta-training depend on."""
+    """Versions of the libraries on which the results of meta-training depend."""
     return {name: importlib.metadata.version(name) for name in ("equinox", "jax", "jaxlib", "numpy", "optax")}
 
 
 class Training(pydantic.BaseModel):
-    """How and on what a cell was meta-trained, and what came of it. Nothing in it is a date."""
+    """How a cell was meta-trained, and with what results. It holds no date, so that equal runs give equal bytes."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -33,9 +33,9 @@ class Training(pydantic.BaseModel):
     meta_steps: int = pydantic.Field(ge=0)
     minutes: float = pydantic.Field(ge=0)
     families: tuple[Text, ...]
-    """Families of tasks."""
+    """Families of training tasks."""
     figures: dict[Text, float]
-    """What was measured on validation tasks."""
+    """Results on validation tasks."""
     libraries: dict[Text, Text] = pydantic.Field(default_factory=library_versions)
 
 
@@ -48,7 +48,7 @@ UNTRAINED = Training(
     families=(),
     figures={},
 )
-"""Of a cell that no meta-training has changed."""
+"""The record of a cell without meta-training."""
 
 
 class Manifest(AbstractDocument):
@@ -57,15 +57,15 @@ class Manifest(AbstractDocument):
     name: CellName
     version: SemanticVersion
     digest: Sha256
-    """The canonical digest of configuration and weights."""
+    """The `canonical_digest` of configuration and weights."""
     license: Text
-    """SPDX expression."""
+    """An SPDX expression, for the weights."""
     state_bytes: float = pydantic.Field(ge=0, allow_inf_nan=False)
-    """Bytes of state that a parameter of a matrix costs."""
+    """Bytes of state per parameter of a matrix."""
     training: Training
     files: dict[DataFile, FileRecord]
     checksum: Sha256 = "0" * 64
-    """The sha256 of manifest.json itself, computed with zeros for these 64 digits."""
+    """The sha256 of manifest.json itself, computed with zeros in place of these 64 digits."""
 
     @pydantic.field_validator("files")
     @classmethod

@@ -3,7 +3,7 @@
 from typing import Final, Literal
 
 DataFile = Literal["cell.json", "weights.safetensors"]
-"""A file that the manifest vouches for."""
+"""A file that the manifest has a record of."""
 BundleFile = Literal["cell.json", "weights.safetensors", "manifest.json"]
 
 CELL_FILE: Final = "cell.json"

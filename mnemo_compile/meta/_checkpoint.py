@@ -1,4 +1,4 @@
-"""Checkpoints of a run: all of its state, written whole or not at all."""
+"""Checkpoints of a run: its whole state, written completely or not at all."""
 
 import logging
 import pathlib
@@ -14,14 +14,14 @@ Tree = TypeVar("Tree")
 
 
 class Checkpoints:
-    """The newest checkpoints under a folder, by meta-step. A write that is cut off leaves the older ones.
+    """The newest checkpoints in a folder, by meta-step. An interrupted write leaves the older ones intact.
 
-    Of several processes one opens them and the others need not see the folder: what is saved and restored are whole
-    arrays on the host.
+    Only one process opens them, and the others need not see the folder: what is saved and restored are whole arrays on
+    the host.
     """
 
     def __init__(self, folder: pathlib.Path):
-        # What goes wrong is raised, and said once; Orbax would print it as well, with a traceback.
+        # Errors are raised and reported once; Orbax would also print them, with a traceback.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder = folder.absolute()
         self._folder.mkdir(exist_ok=True)
@@ -43,7 +43,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, meta_step: int, state: PyTree[np.ndarray]) -> None:
-        """Writes the state; a checkpoint that is there already stays."""
+        """Writes the state, unless this meta-step has a checkpoint already."""
         if self.latest() == meta_step:
             return
         try:
@@ -60,7 +60,7 @@ class Checkpoints:
         return structure.unflatten([np.asarray(restored[_name(i)]) for i in range(len(leaves))])
 
     def close(self) -> None:
-        """Frees what the manager holds."""
+        """Frees the manager's resources."""
         self._manager.close()
 
 
@@ -69,5 +69,5 @@ def _name(index: int) -> str:
 
 
 def _numbered(tree: object) -> dict[str, np.ndarray]:
-    """Leaves by their position: independent of how a library names the places in a tree."""
+    """Leaves by their position, which does not depend on how a library names the places in a tree."""
     return {_name(index): np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(tree))}

@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import PyTree
 
-from ..frozen import FrozenCell, save, writing
 from ..errors import MnemoError, UsageError
-
+from ..frozen import FrozenCell, save, writing
 from ._checkpoint import Checkpoints
 from ._config import RunConfig
-from ._monitor import Monitor, plot
 from ._processes import first_does, from_first, gathered
+from .monitor import Monitor, plot
 
 CONFIG = "config.json"
 BUNDLE = "bundle"
@@ -25,14 +24,14 @@ Tree = TypeVar("Tree", bound=PyTree[np.ndarray])
 
 
 class RunFolder:
-    """What is in the folder of a run.
+    """The folder of a run.
 
-    All processes of a run call the same methods. The first one alone reads and writes, so that the others need not see
+    All processes of a run call the same methods. Only the first one reads and writes, so that the others need not see
     the folder; if that fails, all of them raise.
     """
 
     def __init__(self, path: pathlib.Path, config: RunConfig, resume: bool):
-        """Makes the folder, or with `resume` checks that the run in it is this one."""
+        """Creates the folder, or with `resume` checks that it holds this run."""
         self.path = path
         self._first(lambda: _open(path, config, resume))
         self._checkpoints = self._first(lambda: Checkpoints(path / CHECKPOINTS))
@@ -57,7 +56,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def monitored(self, start: int) -> Iterator[None]:
-        """While this lasts, the run after meta-step `start` is shown and recorded."""
+        """In this context, the run after meta-step `start` is shown and recorded."""
         self._monitor = self._first(lambda: Monitor(self.path, start))
         with writing(self.path), self._monitor or contextlib.nullcontext():
             yield
@@ -71,24 +70,24 @@ class RunFolder:
         self._first(lambda: self._monitor.validation(record) if self._monitor else None)
 
     def draw(self) -> None:
-        """Draws the records."""
+        """Draws the curve."""
         self._first(lambda: plot(self.path))
 
-    def keep(self, frozen: FrozenCell) -> None:
+    def write_bundle(self, frozen: FrozenCell) -> None:
         """Writes the bundle."""
         self._first(lambda: save(frozen, self.path / BUNDLE))
 
     def close(self) -> None:
-        """Frees what reading and writing checkpoints holds."""
+        """Frees the resources for checkpoints."""
         if self._checkpoints is not None:
             self._checkpoints.close()
 
     def _first(self, action: Callable[[], T]) -> T | None:
-        def guarded() -> T:
+        def act() -> T:
             with writing(self.path):
                 return action()
 
-        return first_does(guarded)
+        return first_does(act)
 
 
 def holds_run(path: pathlib.Path) -> bool:

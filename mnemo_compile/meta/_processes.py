@@ -20,33 +20,33 @@ T = TypeVar("T")
 Tree = TypeVar("Tree", bound=PyTree[np.ndarray])
 AUTO = "auto"
 MEETING_SECONDS = 300
-"""That processes wait for each other at the start."""
+"""How long processes wait for each other at the start."""
 SHUTDOWN_SECONDS = 20
-"""That a process which fails waits for the others, which learn of it when it is gone."""
+"""How long a process that fails waits for the others, which notice when it is gone."""
 
 
 class Place(NamedTuple):
-    """Where a process is in a run of several. Where the coordinator is `auto`, the environment tells the rest."""
+    """The place of a process in a run of several. If the coordinator is `auto`, the environment has the rest."""
 
     coordinator: str
     """HOST:PORT, at which process 0 listens."""
     processes: int | None = None
-    """How many there are."""
+    """How many processes the run has."""
     process: int | None = None
-    """Which of them this is."""
+    """The number of this process, from 0."""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """As options of the command line."""
+        """The place as options of the command line."""
         numbers = {"--processes": self.processes, "--process": self.process}
-        told = (part for name, number in numbers.items() if number is not None for part in (name, str(number)))
-        return ("--coordinator", self.coordinator, *told)
+        options = (part for name, number in numbers.items() if number is not None for part in (name, str(number)))
+        return ("--coordinator", self.coordinator, *options)
 
 
 def join(place: Place) -> None:
-    """Meets the other processes. Before anything else asks JAX for its devices.
+    """Meets the other processes. It must come before anything else asks JAX for its devices.
 
-    Raises `UsageError` where the environment does not say what `auto` asks it, and `MnemoError` where they do not meet.
+    Raises `UsageError` if `auto` finds nothing in the environment, and `MnemoError` if the processes do not meet.
     """
     coordinator, processes, process = place
     waits: dict[str, Any] = {
@@ -77,7 +77,7 @@ def join(place: Place) -> None:
 
 
 def _reach(coordinator: str) -> None:
-    """Waits until somebody listens there; JAX would abort the process where nobody does."""
+    """Waits until somebody listens there. If nobody does, JAX would abort the process."""
     host, _, port = coordinator.rpartition(":")
     until = time.monotonic() + MEETING_SECONDS
     while True:
@@ -99,14 +99,14 @@ def is_first() -> bool:
 
 
 def gathered(values: np.ndarray) -> np.ndarray:
-    """The values of all processes, `processes *shape`, to the bit. All of them have to call this."""
-    # As bytes: JAX would round what it has no type for.
-    of_all = multihost_utils.process_allgather(np.atleast_1d(values).view(np.uint8))
-    return np.ascontiguousarray(of_all).view(values.dtype).reshape(-1, *values.shape)
+    """The exact values of all processes, with shape `processes *shape`. All processes have to call this."""
+    # As bytes: JAX would round values of types that it does not have.
+    content = multihost_utils.process_allgather(np.atleast_1d(values).view(np.uint8))
+    return np.ascontiguousarray(content).view(values.dtype).reshape(-1, *values.shape)
 
 
 def first_does(action: Callable[[], T]) -> T | None:
-    """Runs an action in the first process. If that fails, all raise."""
+    """Runs an action in the first process only. If it fails, all processes raise."""
     if jax.process_count() == 1:
         return action()
     result, error = None, None
@@ -124,7 +124,7 @@ def first_does(action: Callable[[], T]) -> T | None:
 
 
 def from_first(tree: Tree) -> Tree:
-    """The first process's arrays, to the bit; the others call this with arrays of the same shapes."""
+    """The exact arrays of the first process. The others call this with arrays of the same shapes."""
     if jax.process_count() == 1:
         return tree
     leaves, structure = jax.tree.flatten(tree)
@@ -137,14 +137,14 @@ def from_first(tree: Tree) -> Tree:
 
 
 def say(text: str) -> None:
-    """A message on stderr, from the first process."""
+    """Prints a message on stderr, in the first process only."""
     if is_first():
         print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def losing_no_one() -> Iterator[None]:
-    """Makes one sentence of what JAX raises when another process is gone."""
+def explaining_lost_processes() -> Iterator[None]:
+    """Turns what JAX raises when another process is gone into one sentence."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:

@@ -1,17 +1,17 @@
-"""Compiled programs, kept on disk from one run to the next."""
+"""Compiled programs, kept on disk for the next run."""
 
 import jax
 
 from .._cache import cache_folder
 
 PROGRAM_BYTES = 4 * 2**30
-"""Compiled programs that are kept; those not used for longest go."""
+"""Largest size of the compiled programs on disk. The least recently used ones are deleted first."""
 
 
 def keep_compiled_programs() -> None:
-    """From now on what JAX compiles in this process is kept, so that the same starts in seconds the next time.
+    """Makes JAX keep the programs that this process compiles, so that the same run starts in seconds the next time.
 
-    A folder that the user has named to JAX stays the one.
+    If the user has set a folder for them, JAX keeps using it.
     """
     if getattr(jax.config, "jax_compilation_cache_dir") is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))

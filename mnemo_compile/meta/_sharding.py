@@ -1,7 +1,7 @@
-"""Tasks over devices: one mesh on which tasks lie side by side, and all else on every device.
+"""Tasks over devices: they lie side by side on one mesh, and everything else is whole on every device.
 
-Programs are partitioned by XLA from what is said here of their arguments, their results and fresh tasks. An estimator
-says what it computes, and nothing of where.
+XLA partitions the programs. It is told here how their arguments, their results and fresh tasks lie. An estimator says
+what it computes, and not where.
 """
 
 import math
@@ -14,20 +14,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from ..errors import UsageError
-
-from ._estimators import AbstractUnroll, Inner, Weights
+from .inner_loop import AbstractInnerLoop, State, Weights
 
 TASKS, COPIES = "tasks", "copies"
 
 
 def task_mesh(count: int) -> Mesh:
-    """The most devices that divide so many tasks, as many of each process.
+    """The largest mesh that divides this many tasks, with equally many devices of each process.
 
-    Raises `UsageError` where the processes do not divide them.
+    Raises `UsageError` where the number of processes does not divide them.
     """
     processes, here = jax.process_count(), jax.local_device_count()
-    of_each = next((n for n in range(here, 0, -1) if count % (n * processes) == 0), None)
-    if of_each is None:
+    per_process = next((n for n in range(here, 0, -1) if count % (n * processes) == 0), None)
+    if per_process is None:
         raise UsageError(
             f"{processes} processes cannot share {count} tasks or pairs of a family; "
             f"make inner.tasks a multiple of {2 * processes}"
@@ -35,24 +34,24 @@ def task_mesh(count: int) -> Mesh:
     devices = [
         device
         for process in range(processes)
-        for device in [d for d in jax.devices() if d.process_index == process][:of_each]
+        for device in [d for d in jax.devices() if d.process_index == process][:per_process]
     ]
     return Mesh(np.array(devices).reshape(-1, 1), (TASKS, COPIES))
 
 
 def over_tasks(mesh: Mesh, count: int) -> NamedSharding:
-    """An array whose leading axis is so many tasks. Devices that do not divide them hold copies."""
+    """The sharding of an array whose leading axis counts tasks. Devices that do not divide them hold copies."""
     shards = math.gcd(mesh.size, count)
     return NamedSharding(Mesh(mesh.devices.reshape(shards, -1), mesh.axis_names), PartitionSpec(TASKS))
 
 
 def everywhere(sharding: NamedSharding) -> NamedSharding:
-    """An array that is whole on every device of another."""
+    """The sharding of an array that is whole on every device of another sharding."""
     return NamedSharding(sharding.mesh, PartitionSpec())
 
 
 def put(tree: PyTree[np.ndarray], sharding: NamedSharding) -> PyTree[Array]:
-    """Whole arrays, the same in every process, laid onto the devices."""
+    """Puts whole arrays, the same in every process, onto the devices."""
     return jax.tree.map(lambda x: jax.make_array_from_callback(np.shape(x), sharding, np.asarray(x).__getitem__), tree)
 
 
@@ -69,31 +68,31 @@ def fetch(tree: PyTree[Array]) -> PyTree[np.ndarray]:
     return jax.tree.map(np.asarray, eqx.combine(away, here))
 
 
-class Spread(AbstractUnroll):
-    """The same problems; those that are drawn side by side lie on different devices."""
+class ShardedLoop(AbstractInnerLoop):
+    """The same inner loop; trainings that are drawn side by side lie on different devices."""
 
-    unroll: AbstractUnroll
+    loop: AbstractInnerLoop
     sharding: NamedSharding = eqx.field(static=True)
 
-    def draw(self, weights: Weights, key: PRNGKeyArray) -> Inner:
-        unroll, sharding = self.unroll, self.sharding
+    def draw(self, weights: Weights, key: PRNGKeyArray) -> State:
+        loop, sharding = self.loop, self.sharding
 
-        # An estimator may carry no task, so that its arguments do not say how tasks lie. Under vmap, and only there, a
-        # draw knows the axis of tasks.
+        # An estimator may carry no training, so that its arguments do not say how they lie. Only under vmap does a draw
+        # know the axis of tasks.
         @jax.custom_batching.custom_vmap
-        def draw(weights: Weights, key: PRNGKeyArray) -> Inner:
-            return unroll.draw(weights, key)
+        def draw(weights: Weights, key: PRNGKeyArray) -> State:
+            return loop.draw(weights, key)
 
         @draw.def_vmap
-        def _(size: int, batched: Any, weights: Weights, key: PRNGKeyArray) -> tuple[Inner, Any]:
+        def _(size: int, batched: Any, weights: Weights, key: PRNGKeyArray) -> tuple[State, Any]:
             axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
-            tasks = jax.lax.with_sharding_constraint(jax.vmap(unroll.draw, in_axes=axes)(weights, key), sharding)
+            tasks = jax.lax.with_sharding_constraint(jax.vmap(loop.draw, in_axes=axes)(weights, key), sharding)
             return tasks, jax.tree.map(lambda _: True, tasks)
 
         return draw(weights, key)
 
-    def run(self, weights: Weights, inner: Inner) -> tuple[Inner, Float[Array, ""]]:
-        return self.unroll.run(weights, inner)
+    def unroll(self, weights: Weights, state: State) -> tuple[State, Float[Array, ""]]:
+        return self.loop.unroll(weights, state)
 
-    def ended(self, inner: Inner) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-        return self.unroll.ended(inner)
+    def ended(self, state: State) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+        return self.loop.ended(state)

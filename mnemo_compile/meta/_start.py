@@ -1,44 +1,25 @@
-"""A warm start: the weights of a cell that was meta-trained before."""
+"""A warm start: a run that begins with the weights of a meta-trained cell."""
 
 from typing import NamedTuple
 
-from ..frozen import FrozenCell
-from ..cell import AbstractCell, with_weights
+from ..cell import AbstractCell, AbstractCellConfig, with_weights
 from ..errors import UsageError
-
+from ..frozen import FrozenCell
 from ._config import RunConfig
-
-MAY_DIFFER = (
-    "seed",
-    "sample_chunks",
-    "state_dtype",
-    "matrix_step",
-    "vector_step",
-    "nesterov",
-    "cautious",
-    "warm_up",
-    "reference_horizon",
-    "reference_matrices",
-    "reference_width",
-    "signal_to_noise",
-    "annealing",
-)
-"""What fresh weights would have been, the size of the sample, how exactly the state is kept, and the prior that the
-networks bend: none changes what a weight means."""
 
 
 class Start(NamedTuple):
     """The cell whose weights a run starts from."""
 
     ref: str
-    """As the user names it."""
+    """The user's name for it."""
     frozen: FrozenCell
 
 
 def starting_from(config: RunConfig, start: Start | None) -> RunConfig:
-    """The configuration of a run that starts there; it names the cell by its digest.
+    """The configuration of a run that starts from this cell. It holds the cell's digest.
 
-    Raises `UsageError` for a cell of another configuration, and for another cell than the one that is named already.
+    Raises `UsageError` for a cell of another configuration, and where the configuration holds another digest.
     """
     if start is None:
         if config.start is not None:
@@ -49,15 +30,20 @@ def starting_from(config: RunConfig, start: Start | None) -> RunConfig:
         raise UsageError(
             f"this run starts from the cell {config.start[:12]} and {start.ref} is {digest[:12]}; give --from that one"
         )
-    wanted, given = config.cell, start.frozen.config
-    keys = ["kind", *(key for key in type(wanted).model_fields if key not in ("kind", *MAY_DIFFER))]
-    key = next((key for key in keys if getattr(wanted, key) != getattr(given, key, None)), None)
-    if key is not None:
+    field = _differing_field(config.cell, start.frozen.config)
+    if field is not None:
+        before, now = (repr(getattr(cell, field, None)) for cell in (start.frozen.config, config.cell))
         raise UsageError(
-            f"{start.ref} is a cell with {key} = {getattr(given, key)!r} and this run's has {getattr(wanted, key)!r}; "
+            f"{start.ref} is a cell with {field} = {before} and this run's has {now}; "
             f"give the run the same [cell] to start from it"
         )
     return config.model_copy(update={"start": digest})
+
+
+def _differing_field(config: AbstractCellConfig, other: AbstractCellConfig) -> str | None:
+    """The first field that gives weights another meaning and that differs in the other configuration."""
+    fields = [field for field in type(config).model_fields if field not in config.may_differ]
+    return next((field for field in fields if getattr(config, field) != getattr(other, field, None)), None)
 
 
 def first_cell(config: RunConfig, start: Start | None) -> AbstractCell:

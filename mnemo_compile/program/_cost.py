@@ -1,16 +1,10 @@
-"""What a Program costs: its equations, and its floating-point operations a row."""
+"""What a Program costs: its equations, and its floating-point operations per row."""
 
-import math
 from typing import NamedTuple
 
-from ._evaluate import size_of
-from ._program import Equation, Program
-
-_FREE = frozenset(
-    ("reshape", "squeeze", "expand_dims", "broadcast", "broadcast_in_dim", "transpose", "concatenate", "stack", "slice")
-    + ("split", "gather", "convert", "convert_element_type", "stop_gradient", "copy", "optimization_barrier")
-)
-"""Primitives that move numbers and compute none."""
+from ._lax import READINGS
+from ._primitives import LAX, PRIMITIVES
+from ._program import Equation, Program, size_of
 
 
 class Cost(NamedTuple):
@@ -34,20 +28,8 @@ def cost(program: Program) -> Cost:
 
 
 def _operations(equation: Equation) -> int:
-    outputs = sum(size_of(output.shape) for output in equation.outputs)
-    if equation.primitive in _FREE:
-        return 0
-    if equation.primitive in ("reduce", "reduce_sum", "reduce_max", "reduce_min"):
-        return size_of(equation.inputs[0].shape)
-    if equation.primitive == "einsum":
-        operands, _, result = equation.params["subscripts"].partition("->")
-        sizes = {
-            letter: size_of([size])
-            for letters, operand in zip(operands.split(","), equation.inputs, strict=True)
-            for letter, size in zip(letters, operand.shape, strict=True)
-        }
-        return 2 * math.prod(sizes.values())
-    if equation.primitive == "dot_general":
-        summed = [equation.inputs[0].shape[axis] for axis in equation.params["contract"][0]]
-        return 2 * outputs * size_of(summed)
-    return outputs
+    name = equation.primitive
+    row = READINGS.get(name.removeprefix(LAX)) if name.startswith(LAX) else PRIMITIVES.get(name)
+    if row is None:
+        return sum(size_of(output.shape) for output in equation.outputs)
+    return row.operations(equation)

@@ -1,4 +1,4 @@
-"""The phases of a cell as Programs, with the names that every target and the reference share."""
+"""The phases of a cell as programs, by the names of the plan."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -7,23 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..cell import AbstractCell, cell_weights, MemorySlot, with_weights
+from ..cell import AbstractCell, cell_weights, with_weights
 from ..errors import MnemoError
-from ..step import reference
-from ._passes import stages
+from ..step import CARRIED, FIELDS, is_lasting, MemorySlot, Phase, PHASES, PLAN
+from ..step.reference import phases_of, run_phase
+from ._names import candidates
 from ._program import Program, Value
 from ._trace import jaxpr_text, refusals, rows_of, trace
-
-PHASES = ("measure", "encode", "share", "recall", "probe", "update")
-"""In the order of a step."""
-
-OF_TENSORS = ("share", "recall")
-"""Phases whose rows are tensors; of the others they are chunks."""
-
-FACTS = ("coordinates", "matrix", "aspect", "role")
-CLOCK = ("step", "total")
-HYPER = ("lr", "weight_decay")
-GUARD = ("finite",)
+from .passes import stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +23,11 @@ class CompiledCell:
 
     **Arguments:**
 
-    - `programs`: by phase, in the order of a step. A phase that the step does not need is not there.
+    - `programs`: by phase, in the order of the plan. A phase that the step does not need is missing.
     - `traced`: the same before any pass.
     - `weights`: the arrays that the programs name, and no others.
     - `initial_state`: what `recall` keeps of one tensor before the first step.
-    - `chunk_length`, `sample_chunks`, `memory_slots`: see [`AbstractCell`][].
+    - `chunk_length`, `sample_chunks`, `memory_slots`: those of the `AbstractCell`.
     """
 
     programs: Mapping[str, Program]
@@ -45,7 +36,12 @@ class CompiledCell:
     initial_state: Mapping[str, np.ndarray]
     chunk_length: int
     sample_chunks: int
-    memory_slots: Mapping[str, MemorySlot]
+    memory_slots: tuple[MemorySlot, ...]
+
+    @property
+    def plan(self) -> tuple[Phase, ...]:
+        """The phases that the step needs, in order."""
+        return tuple(phase for phase in PLAN if phase.name in self.programs)
 
 
 def flatten(groups: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +56,7 @@ def flatten(groups: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of [`flatten`][]."""
+    """The inverse of `flatten`."""
     groups: dict[str, Any] = {}
     for name, value in flat.items():
         group, dot, key = name.partition(".")
@@ -71,71 +67,29 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return groups
 
 
-def memory_shape(slot: MemorySlot, chunk_length: int) -> tuple[int, ...]:
-    """What a row of chunks holds of a slot."""
-    return slot.shape if slot.level == "chunk" else (chunk_length, *slot.shape)
-
-
-Groups = Mapping[str, Any]
-
-_NO_ROWS: Any = {}
-
-
-def phase(cell: AbstractCell, name: str, x: Groups) -> dict[str, Any]:
-    """One phase of the reference: from groups of named rows to named rows."""
-    # A cell without memory, summary, sums of the network, context or state has no rows of that group.
-    x = {**dict.fromkeys(("memory", "summary", "network", "context", "state"), _NO_ROWS), **x}
-    chunk = {key: x[key] for key in ("param", "grad", "memory", "valid") if key in x}
-    match name:
-        case "measure":
-            return flatten({"moments": cell.measure(x["grad"])})
-        case "encode":
-            summary = cell.encode(**chunk, moments=x["moments"], facts=x["facts"], state=x["state"])
-            return flatten({"summary": summary})
-        case "share":
-            network = cell.share(x["summary"], x["moments"], x["facts"], x["clock"], x["state"])
-            return flatten({"network": network})
-        case "recall":
-            groups = ("summary", "network", "moments", "facts", "clock", "state", "guard")
-            context, state = reference.recall(cell, **{group: x[group] for group in groups})
-            return flatten({"context": context, "state": state})
-        case "probe":
-            return flatten({"spread": reference.probe(cell, **chunk, context=x["context"])})
-        case "update":
-            groups = ("context", "spread", "facts", "clock", "hyper", "guard")
-            param, memory = reference.update(cell, **chunk, **{group: x[group] for group in groups})
-            return flatten({"param": param, "memory": memory})
-    raise ValueError(name)
+def phase(cell: AbstractCell, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """One phase of the reference, from rows by dotted name to rows by dotted name."""
+    return flatten(run_phase(cell, name, nested(inputs)))
 
 
 def phase_inputs(cell: AbstractCell) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """The inputs that each phase of this cell may use, by dotted name."""
     chunk = rows_of(cell.chunk_length)
-    known: dict[str, Any] = {
+    groups: dict[str, Any] = {
         "param": chunk,
         "grad": chunk,
         "valid": rows_of(cell.chunk_length, dtype=np.bool_),
-        "memory": {slot.name: rows_of(*memory_shape(slot, cell.chunk_length)) for slot in cell.memory_slots},
+        "finite": rows_of(),
+        "memory": {slot.name: rows_of(*slot.row_shape(cell.chunk_length)) for slot in cell.memory_slots},
         "state": {name: rows_of(*value.shape) for name, value in cell.initial_state().items()},
-        **{
-            group: {name: rows_of() for name in names}
-            for group, names in (("facts", FACTS), ("clock", CLOCK), ("hyper", HYPER), ("guard", GUARD))
-        },
+        **{group: {name: rows_of() for name in names} for group, names in FIELDS.items()},
     }
     inputs = {}
-    for name, groups in (
-        ("measure", ("grad",)),
-        ("encode", ("param", "grad", "memory", "valid", "moments", "facts", "state")),
-        ("share", ("summary", "moments", "facts", "clock", "state")),
-        ("recall", ("summary", "network", "moments", "facts", "clock", "state", "guard")),
-        ("probe", ("param", "grad", "memory", "valid", "context")),
-        ("update", ("param", "grad", "memory", "valid", "context", "spread", "facts", "clock", "hyper", "guard")),
-    ):
-        inputs[name] = flatten({group: known[group] for group in groups if group in known})
-        with refusals(name):
-            made = nested(jax.eval_shape(lambda x: phase(cell, name, nested(x)), inputs[name]))
-        made_groups = ("moments", "summary", "network", "context", "spread")
-        known.update((group, made[group]) for group in made_groups if group in made)
+    for each in phases_of(cell):
+        inputs[each.name] = flatten({group: groups[group] for group in each.reads if group in groups})
+        with refusals(each.name):
+            outputs = jax.eval_shape(lambda rows: run_phase(cell, each.name, nested(rows)), inputs[each.name])
+        groups.update((group, outputs[group]) for group in each.gives if group not in CARRIED)
     return inputs
 
 
@@ -149,19 +103,19 @@ def compile_cell(cell: AbstractCell, watch: Watch | None = None) -> CompiledCell
     **Arguments:**
 
     - `cell`: the cell.
-    - `watch`: sees the program after each pass.
+    - `watch`: receives the program after each pass.
 
     **Returns:**
 
-    The programs. A cell that cannot be compiled raises [`MnemoError`][] with the line that is the cause.
+    The programs. A cell that cannot be compiled raises `MnemoError` with the line that is the cause.
     """
     weights = cell_weights(cell)
     traced = {name: _trace(cell, name, weights, inputs) for name, inputs in phase_inputs(cell).items()}
     needed: set[str] = set()
     optimised: dict[str, Program] = {}
-    for name in reversed(PHASES):
+    for name in reversed(traced):
         outputs = tuple(
-            (key, operand) for key, operand in traced[name].outputs if _is_lasting(name, key) or key in needed
+            (key, operand) for key, operand in traced[name].outputs if is_lasting(PHASES[name], key) or key in needed
         )
         if outputs:
             program = traced[name] = dataclasses.replace(traced[name], outputs=outputs)
@@ -182,7 +136,7 @@ def compile_cell(cell: AbstractCell, watch: Watch | None = None) -> CompiledCell
         initial_state={name: np.asarray(value) for name, value in cell.initial_state().items()},
         chunk_length=cell.chunk_length,
         sample_chunks=cell.sample_chunks,
-        memory_slots={slot.name: slot for slot in cell.memory_slots},
+        memory_slots=cell.memory_slots,
     )
 
 
@@ -208,23 +162,16 @@ def _trace(
     return first
 
 
-def _is_lasting(name: str, output: str) -> bool:
-    """Whether an output is wanted for itself, and not only if a later phase reads it."""
-    return name in ("measure", "update") or output.startswith("state.")
-
-
 def _traceable(cell: AbstractCell, name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]:
-    return lambda weights, inputs: phase(with_weights(cell, weights), name, nested(inputs))
+    return lambda weights, inputs: phase(with_weights(cell, weights), name, inputs)
 
 
 def _with_shared_weights(program: Program, others: Mapping[str, np.ndarray]) -> Program:
     """The program with each weight under a name that no other array has in another phase."""
     renames: dict[Any, Value] = {}
     for value in program.weights:
-        array, name, count = program.arrays[value.name], value.name, 1
-        while name in others and not _is_same(others[name], array):
-            count += 1
-            name = f"{value.name}_{count}"
+        array = program.arrays[value.name]
+        name = next(name for name in candidates(value.name) if name not in others or _is_same(others[name], array))
         renames[value] = dataclasses.replace(value, name=name)
 
     def new(operand: Any) -> Any:

@@ -1,13 +1,18 @@
 """The representation in the middle: a phase as typed equations in static single assignment."""
 
+import collections
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 Dim = int | str
 """A size, or the name of one that is free, such as `rows`."""
+
+Shape = tuple[Dim, ...]
 
 _SHORT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64"}
 
@@ -31,7 +36,7 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Literal:
-    """A number that stands in the cell's code. Weights are never literals."""
+    """A number that stands in the cell's code, or an entry of a weight where a pass asks for one by one."""
 
     value: float | int | bool
     dtype: str
@@ -51,7 +56,7 @@ Operand = Value | Literal
 class Equation:
     """One operation. `source` is the line of the cell's code that it comes from, such as `_memory.py:54`.
 
-    `params` are plain data, but for the `body` of a `call`, which is a [`Program`][].
+    `params` are plain data, but for the `body` of a `call`, which is a `Program`.
     """
 
     primitive: str
@@ -84,10 +89,10 @@ class Program:
 
     - `name`: of the phase.
     - `inputs`: arrays that change from step to step.
-    - `weights`: arrays of the cell, and what depends on nothing else.
+    - `weights`: arrays of the cell, and arrays that depend on nothing else.
     - `equations`: each value is assigned once, before it is used.
     - `outputs`: pairs of name and operand.
-    - `arrays`: what the weights are, by name.
+    - `arrays`: the content of each weight, by name.
     """
 
     name: str
@@ -96,6 +101,17 @@ class Program:
     equations: tuple[Equation, ...]
     outputs: tuple[tuple[str, Operand], ...]
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @functools.cached_property
+    def uses(self) -> Mapping[Operand, int]:
+        """How often each operand is read, by equations and as an output; 0 for any other operand."""
+        read = [operand for equation in self.equations for operand in equation.inputs]
+        return collections.Counter([*read, *(operand for _, operand in self.outputs)])
+
+    @functools.cached_property
+    def producers(self) -> Mapping[Operand, Equation]:
+        """The equation that computes each value. Inputs, weights and literals have none."""
+        return {output: equation for equation in self.equations for output in equation.outputs}
 
     def __str__(self) -> str:
         width = max((len(str(equation)) for equation in self.equations), default=0)
@@ -109,6 +125,21 @@ class Program:
             if equation.body is not None:
                 yield from (f"  {line}" for line in equation.body._lines(width - 2))
         yield from (f"output {name} = {operand}" for name, operand in self.outputs)
+
+
+def dims(shape: Sequence[Any]) -> Shape:
+    """A shape of JAX as plain data."""
+    return tuple(int(size) if isinstance(size, int | np.integer) else str(size) for size in shape)
+
+
+def is_sized(shape: Shape) -> bool:
+    """Whether no size of the shape is free."""
+    return all(isinstance(size, int) for size in shape)
+
+
+def size_of(shape: Sequence[Dim]) -> int:
+    """Places in an array of one row."""
+    return math.prod(1 if isinstance(size, str) else size for size in shape)
 
 
 def _show(value: Any) -> str:

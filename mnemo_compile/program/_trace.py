@@ -1,4 +1,4 @@
-"""From a JAX function to a Program: the one file that touches JAX's internals, by attributes and not by classes."""
+"""From a JAX function to a Program. It touches JAX's internals, by attributes and not by classes."""
 
 import ast
 import contextlib
@@ -17,7 +17,11 @@ import jaxtyping
 import numpy as np
 
 from ..errors import MnemoError
-from ._program import Dim, Equation, Literal, Operand, Program, Value
+from ._check import check
+from ._lax import READINGS
+from ._names import Names
+from ._primitives import LAX
+from ._program import dims, Equation, Literal, Operand, Program, Value
 
 ROWS = "rows"
 """The free size of every phase."""
@@ -61,22 +65,23 @@ def trace(name: str, function: Function, weights: Mapping[str, np.ndarray], inpu
 
     The program in JAX's own primitives, their parameters as plain data, with nested calls as calls. An array that the
     code alone says is a weight called `constant.…`; what depends on weights alone and is said in a primitive that no
-    pass knows is one called `derived.…`. A function that cannot be a program raises [`MnemoError`][].
+    pass knows is one called `derived.…`. A function that cannot be a program raises `MnemoError`.
     """
     with refusals(name), _young_heap(), jax.checking_leaks():
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(dict(weights), dict(inputs))
-    names = _Names()
-    scope = _Scope(name, names)
     # A dictionary's leaves come in the order of its sorted keys.
-    known = [names.take(Value(key, weights[key].shape, str(weights[key].dtype))) for key in sorted(weights)]
-    given = [
-        names.take(Value(key, _shape(inputs[key].shape), str(np.dtype(inputs[key].dtype)))) for key in sorted(inputs)
-    ]
-    for value in known:
+    weight_values = [Value(key, weights[key].shape, str(weights[key].dtype)) for key in sorted(weights)]
+    input_values = [Value(key, dims(inputs[key].shape), str(np.dtype(inputs[key].dtype))) for key in sorted(inputs)]
+    scope = _Scope(name, Names((*weights, *inputs)))
+    for value in weight_values:
         scope.arrays[value] = np.asarray(weights[value.name])
     with jax.default_device(jax.devices("cpu")[0]):
-        results = scope.run(closed.jaxpr, closed.consts, [*known, *given])
-    return scope.program(given, zip(sorted(shapes), results, strict=True))
+        results = scope.run(closed.jaxpr, closed.consts, [*weight_values, *input_values])
+    return check(scope.program(input_values, zip(sorted(shapes), results, strict=True)), "trace")
+
+
+_FROZEN_BY_PYTHON = 1000
+"""CPython 3.12 itself keeps 375 objects from the collector when it starts, other versions none."""
 
 
 @contextlib.contextmanager
@@ -86,7 +91,7 @@ def _young_heap() -> Iterator[None]:
     JAX looks for leaks with a full collection after each function that it traces. What was there before holds no tracer
     of its own, and in a large process to go through it takes nearly all of the time.
     """
-    if gc.get_freeze_count():
+    if gc.get_freeze_count() > _FROZEN_BY_PYTHON:
         # Somebody keeps objects from the collector, and there is one such place for all.
         yield
         return
@@ -126,35 +131,15 @@ def refusals(name: str) -> Iterator[None]:
         raise MnemoError(f"the cell's {name} ({line}) cannot be traced: {type(error).__name__}: {first}") from error
 
 
-class _Names:
-    """Names that are taken in a program and in all that it calls."""
-
-    def __init__(self) -> None:
-        self.taken: set[str] = set()
-
-    def take(self, value: Value) -> Value:
-        """The value, its name now taken."""
-        self.taken.add(value.name)
-        return value
-
-    def new(self, hint: str, shape: Sequence[Any], dtype: Any) -> Value:
-        """A value with a name like this one."""
-        name, count = hint, 1
-        while name in self.taken:
-            count += 1
-            name = f"{hint}_{count}"
-        return self.take(Value(name, _shape(shape), str(dtype)))
-
-
 class _Scope:
     """Collects the equations of a jaxpr."""
 
-    def __init__(self, name: str, names: _Names):
+    def __init__(self, name: str, names: Names):
         self.name = name
         self.names = names
         self.equations: list[Equation] = []
         self.arrays: dict[Value, np.ndarray] = {}
-        """What is known before any input is: weights, constants and what depends on nothing else."""
+        """The content of weights, of constants and of what depends on nothing else."""
         self.coded: set[Value] = set()
         """Those of them that depend on no weight."""
         self.made: set[Value] = set()
@@ -163,7 +148,7 @@ class _Scope:
     def run(
         self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Operand], caller: tuple[str, str] | None = None
     ) -> list[Operand]:
-        """What the jaxpr's outputs are, given what its inputs are and the line that calls it."""
+        """What the outputs of a jaxpr are, from what its inputs are and the line that calls it."""
         atoms: dict[Any, Operand] = dict(zip(jaxpr.invars, arguments, strict=True))
         for var, const in zip(jaxpr.constvars, consts, strict=True):
             atoms[var] = self.constant(np.asarray(const), "constant", coded=True)
@@ -197,23 +182,22 @@ class _Scope:
             results = primitive.bind(*arrays, **params)
             computed = [np.asarray(array) for array in (results if primitive.multiple_results else [results])]
             coded = all(isinstance(operand, Literal) or operand in self.coded for operand in operands)
-            plain = _plain(primitive.name, params) is not None
-            if coded or not plain:
+            if coded or primitive.name not in READINGS:
                 return [self.constant(array, hint, coded) for array in computed]
-        outputs = tuple(self.names.new(hint, aval.shape, aval.dtype) for aval in avals)
-        plain_params = _plain(primitive.name, params) or {}
-        self.equations.append(Equation(primitive.name, tuple(operands), outputs, plain_params, source))
+        outputs = tuple(self.new(hint, aval.shape, aval.dtype) for aval in avals)
+        plain = READINGS[primitive.name].params(params) if primitive.name in READINGS else {}
+        self.equations.append(Equation(f"{LAX}{primitive.name}", tuple(operands), outputs, plain, source))
         if computed is not None:
             self.arrays.update(zip(outputs, computed, strict=True))
             self.made.update(outputs)
         return outputs
 
     def call(self, equation: Any, inner: Any, operands: list[Operand], frame: tuple[str, str]) -> Sequence[Operand]:
-        """A nested call, with the names of the caller where it is given what is known."""
+        """A nested call. Arguments that depend on weights alone are known inside too."""
         hint, source = frame
         name = str(equation.params.get("name", equation.primitive.name))
         body = _Scope(name, self.names)
-        formal = [self.names.new(f"{name}.{i}", o.shape, o.dtype) for i, o in enumerate(operands)]
+        formal = [self.new(f"{name}.{i}", o.shape, o.dtype) for i, o in enumerate(operands)]
         for value, operand in zip(formal, operands, strict=True):
             array = self.array(operand)
             if array is not None:
@@ -223,7 +207,7 @@ class _Scope:
                     body.coded.add(value)
         closed = hasattr(inner, "consts")
         results = body.run(inner.jaxpr if closed else inner, inner.consts if closed else (), formal, frame)
-        outputs = tuple(self.names.new(hint, var.aval.shape, var.aval.dtype) for var in equation.outvars)
+        outputs = tuple(self.new(hint, var.aval.shape, var.aval.dtype) for var in equation.outvars)
         for value, result in zip(outputs, results, strict=True):
             array = body.array(result)
             if array is not None:
@@ -235,8 +219,12 @@ class _Scope:
         self.equations.append(Equation(CALL, tuple(operands), outputs, {"name": name, "body": program}, source))
         return outputs
 
+    def new(self, hint: str, shape: Sequence[Any], dtype: Any) -> Value:
+        """A value with a name like this one."""
+        return Value(self.names.fresh(hint), dims(shape), str(dtype))
+
     def array(self, operand: Operand) -> np.ndarray | None:
-        """The operand, if it is known."""
+        """The operand's content, if it depends on weights alone."""
         if isinstance(operand, Literal):
             return np.asarray(operand.value, operand.dtype)
         return self.arrays.get(operand)
@@ -246,83 +234,25 @@ class _Scope:
         if coded and array.ndim == 0:
             return Literal(array.item(), str(array.dtype))
         prefix = "constant" if coded else "derived"
-        value = self.names.new(prefix if hint == prefix else f"{prefix}.{hint}", array.shape, array.dtype)
+        value = self.new(prefix if hint == prefix else f"{prefix}.{hint}", array.shape, array.dtype)
         self.arrays[value] = array
         if coded:
             self.coded.add(value)
         return value
 
-    def program(self, given: Sequence[Value], outputs: Any) -> Program:
-        """What was collected, with the weights that it reads."""
+    def program(self, inputs: Sequence[Value], outputs: Any) -> Program:
+        """The equations so far, with the weights that they read."""
         outputs = tuple(outputs)
         read = [operand for equation in self.equations for operand in equation.inputs]
         read += [operand for _, operand in outputs]
         weights = {value.name: value for value in read if value in self.arrays and value not in self.made}
         named = tuple(weights[name] for name in sorted(weights))
         arrays = {value.name: self.arrays[value] for value in named}
-        return Program(self.name, tuple(given), named, tuple(self.equations), outputs, arrays)
-
-
-def _shape(shape: Sequence[Any]) -> tuple[Dim, ...]:
-    return tuple(int(size) if isinstance(size, int | np.integer) else str(size) for size in shape)
+        return Program(self.name, tuple(inputs), named, tuple(self.equations), outputs, arrays)
 
 
 def _are_sized(avals: Sequence[Any]) -> bool:
     return all(isinstance(size, int) for aval in avals for size in aval.shape)
-
-
-_NO_PARAMS = frozenset(
-    ("neg", "abs", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "tanh", "sin", "cos", "erf", "floor", "sign", "not")
-    + ("add", "sub", "mul", "div", "max", "min", "pow", "gt", "ge", "lt", "le", "eq", "ne", "and", "or", "is_finite")
-    + ("select_n", "square", "logistic", "clamp", "reshape", "squeeze", "expand_dims", "convert_element_type")
-    + ("stop_gradient", "copy", "copy_p", "optimization_barrier", "pvary", "xor")
-)
-"""Primitives that their inputs and the shape and dtype of their outputs say whole."""
-
-
-def _plain(primitive: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The parameters of a primitive that a pass knows, as plain data; None for another primitive."""
-    if primitive in _NO_PARAMS:
-        return {}
-    match primitive:
-        case "reduce_sum" | "reduce_max" | "reduce_min":
-            return {"axes": _ints(params["axes"])}
-        case "broadcast_in_dim":
-            return {"dimensions": _ints(params["broadcast_dimensions"])}
-        case "transpose":
-            return {"permutation": _ints(params["permutation"])}
-        case "concatenate":
-            return {"axis": int(params["dimension"])}
-        case "stack":
-            return {"axis": int(params["axis"])}
-        case "split":
-            return {"axis": int(params["axis"]), "sizes": _ints(params["sizes"])}
-        case "reduce_precision":
-            return {name: int(params[name]) for name in ("exponent_bits", "mantissa_bits")}
-        case "integer_pow":
-            return {"power": int(params["y"])}
-        case "slice":
-            return {
-                "starts": _shape(params["start_indices"]),
-                "stops": _shape(params["limit_indices"]),
-                "strides": _ints(params["strides"] or ()),
-            }
-        case "dot_general":
-            (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
-            return {"contract": (_ints(left_sum), _ints(right_sum)), "batch": (_ints(left_batch), _ints(right_batch))}
-        case "gather":
-            numbers = params["dimension_numbers"]
-            return {
-                "batching": _ints(numbers.operand_batching_dims),
-                "collapsed": _ints(numbers.collapsed_slice_dims),
-                "index_map": _ints(numbers.start_index_map),
-                "sizes": _shape(params["slice_sizes"]),
-            }
-    return None
-
-
-def _ints(numbers: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(map(int, numbers))
 
 
 def _is_users(file: str) -> bool:

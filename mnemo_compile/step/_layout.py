@@ -1,50 +1,97 @@
-"""How tensors become rows: chunks, the sample of chunks, and the facts of a shape. Pure arithmetic on shapes."""
+"""How tensors become rows: roles, numbers of a shape, chunks, samples and memory slots.
+
+This is arithmetic on shapes, which needs only NumPy. Exported Python packages hold a copy of this file.
+"""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 Role = Literal["vector", "matrix", "embedding", "head", "convolution"]
-"""What a tensor is to its network."""
+"""The role of a tensor in its network."""
 ROLES: tuple[Role, ...] = ("vector", "matrix", "embedding", "head", "convolution")
-"""A cell is told the place in this."""
+"""A cell receives a role as its place in this tuple."""
 
-TALL = 16
-"""A matrix whose longer axis is this many times the other is taken for an embedding."""
+EMBEDDING_ASPECT = 16
+"""A matrix whose longer axis is this many times the other counts as an embedding."""
+
+Dtype = Literal["float32", "bfloat16"]
+_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
+
+
+class MemorySlot(NamedTuple):
+    """One array of memory per tensor: numbers that each coordinate, or each chunk, keeps from step to step."""
+
+    name: str
+    shape: tuple[int, ...] = ()
+    """Shape of one entry: `()` is a number, `(20,)` is twenty of them."""
+    per: Literal["coordinate", "chunk"] = "coordinate"
+    """Whether each coordinate or each chunk has an entry."""
+    dtype: Dtype = "float32"
+    """Dtype of storage. Steps round to bfloat16 up or down in turns, so that the mean over steps is exact."""
+    roles: tuple[Role, ...] | None = None
+    """Roles of the tensors that have the slot, None for all. In the rows of other tensors it is zero."""
+
+    def applies_to(self, role: str) -> bool:
+        """Whether tensors of this role have the slot."""
+        return self.roles is None or role in self.roles
+
+    def row_shape(self, chunk_length: int) -> tuple[int, ...]:
+        """Shape of the slot in the row of one chunk."""
+        return self.shape if self.per == "chunk" else (chunk_length, *self.shape)
+
+    def tensor_shape(self, shape: Sequence[int], chunk_length: int) -> tuple[int, ...]:
+        """Shape of the slot for a tensor of this shape."""
+        entries = (chunk_count(math.prod(shape), chunk_length),) if self.per == "chunk" else tuple(shape)
+        return (*entries, *self.shape)
+
+    def bytes_per_parameter(self, role: Role, chunk_length: int) -> float:
+        """Bytes per parameter of a tensor of this role that consists of whole chunks."""
+        if not self.applies_to(role):
+            return 0.0
+        return _BYTES[self.dtype] * math.prod(self.shape) / (chunk_length if self.per == "chunk" else 1)
 
 
 def shape_role(shape: Sequence[int]) -> Role:
-    """The role of a tensor of which nothing is known but its shape; the same for any transpose of it.
+    """The role that follows from a shape alone; it is the same for any transpose of the tensor.
 
-    A head looks like a matrix or an embedding, and is one where nobody says otherwise. Axes of size 1 do not count.
+    A head looks like a matrix or an embedding, so it counts as one unless the caller says otherwise. Axes of size 1 do
+    not count.
     """
     axes = sorted(size for size in shape if size != 1)
     if len(axes) < 2:
         return "vector"
     if len(axes) > 2:
         return "convolution"
-    return "embedding" if axes[1] >= TALL * axes[0] else "matrix"
+    return "embedding" if axes[1] >= EMBEDDING_ASPECT * axes[0] else "matrix"
 
 
-def shape_facts(shape: Sequence[int], role: Role | None = None) -> dict[str, float]:
-    """What a cell is told of a tensor; without a role, the same for a tensor and for any transpose of it.
+def shape_numbers(shape: Sequence[int], role: str | None = None) -> dict[str, float]:
+    """The numbers of a tensor's shape that a cell receives. They are the same for any transpose of the tensor.
 
-    `coordinates` is their number n, `matrix` is 1 for two axes and more and else 0, `aspect` is the longest axis over
-    the product of the others (1 for fewer than two axes), `role` the place in [`ROLES`][], [`shape_role`][]'s where it
-    is not given.
+    **Arguments:**
+
+    - `shape`: the shape of the whole tensor, never of a shard.
+    - `role`: one of `ROLES`; None stands for the role from `shape_role`.
+
+    **Returns:**
+
+    `coordinates` is the number of coordinates n. `matrix` is 1 for two axes or more, else 0. `aspect` is the longest
+    axis over the product of the others, 1 for fewer than two axes. `role` is the place in `ROLES`.
     """
     n = math.prod(shape)
     matrix = len(shape) >= 2
     longest = max(shape, default=1)
+    roles: Sequence[str] = ROLES
     return {
         "coordinates": float(n),
         "matrix": float(matrix),
         "aspect": longest * longest / n if matrix else 1.0,
-        "role": float(ROLES.index(shape_role(shape) if role is None else role)),
+        "role": float(roles.index(shape_role(shape) if role is None else role)),
     }
 
 
@@ -54,23 +101,23 @@ def chunk_count(coordinates: int, chunk_length: int) -> int:
 
 
 def sampled_chunks(chunks: int, sample: int) -> list[int]:
-    """The chunks, by their index in the whole tensor, that attention and the direction's spread are taken over."""
-    taken = min(chunks, sample)
-    return [i * chunks // taken for i in range(taken)]
+    """Indices of the sampled chunks of a tensor: all chunks if there are at most `sample`, else evenly spaced ones."""
+    count = min(chunks, sample)
+    return [i * chunks // count for i in range(count)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Tensors of these shapes as one array of chunks, every tensor starting a chunk of its own.
+    """Tensors of these shapes as one array of chunks, where every tensor starts a new chunk.
 
-    A tensor without coordinates has nothing to step and is left out by the caller.
+    The caller leaves out tensors without coordinates.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     chunk_length: int
     sample: int
     roles: tuple[Role, ...] | None = None
-    """Of the tensors, or None for those of their shapes."""
+    """Roles of the tensors. None derives them from the shapes."""
 
     def __post_init__(self) -> None:
         if not all(map(math.prod, self.shapes)):
@@ -102,7 +149,7 @@ class Layout:
 
     @functools.cached_property
     def sampled(self) -> np.ndarray | None:
-        """Indices of the sampled chunks, or None where that is all of them."""
+        """Indices of the sampled chunks, or None if all chunks are sampled."""
         starts = np.cumsum((0, *self.chunks))
         indices = [
             start + index
@@ -112,8 +159,8 @@ class Layout:
         return None if len(indices) == sum(self.chunks) else np.array(indices)
 
     @functools.cached_property
-    def facts(self) -> dict[str, np.ndarray]:
-        """`shape_facts` of every tensor, in rows."""
+    def shape_rows(self) -> dict[str, np.ndarray]:
+        """`shape_numbers` of every tensor, in rows of float32."""
         roles = self.roles or [None] * len(self.shapes)
-        rows = [shape_facts(shape, role) for shape, role in zip(self.shapes, roles, strict=True)]
-        return {name: np.array([row[name] for row in rows], np.float32) for name in shape_facts(())}
+        rows = [shape_numbers(shape, role) for shape, role in zip(self.shapes, roles, strict=True)]
+        return {name: np.array([row[name] for row in rows], np.float32) for name in shape_numbers(())}

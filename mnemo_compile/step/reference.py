@@ -1,23 +1,22 @@
 """The reference step: what every exported optimizer must compute, straight from the cell."""
 
-import functools
-import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from ..cell import AbstractCell, Rows
-from ._layout import Layout, Role, ROLES
+from ..cell import AbstractCell
+from ._layout import Layout
+from ._phases import decode, phases_of as phases_of, run_phase as run_phase
+from ._plan import CARRIED, OF_CHUNKS
 
 
 class OptimizerState(NamedTuple):
     """State of a step over tensors packed into chunks by a `Layout`.
 
-    What is kept in bfloat16 is here in the dtype of the arithmetic, with numbers that bfloat16 has.
+    A slot of bfloat16 is stored here in the dtype of the arithmetic, rounded to numbers that bfloat16 can represent.
     """
 
     memory: dict[str, Float[Array, "chunks ..."]]
@@ -46,17 +45,12 @@ def unpack(layout: Layout, rows: Float[Array, "chunks length"]) -> list[Float[Ar
     return tensors
 
 
-_RANKS = {"coordinate": 2, "chunk": 1}
-"""Axes of a slot's rows that say whose it is."""
-
-
 def init(cell: AbstractCell, layout: Layout, dtype: jnp.dtype | type = jnp.float32) -> OptimizerState:
     """The state before the first step."""
-    tensors = len(layout.shapes)
+    chunks, tensors = len(layout.valid), len(layout.shapes)
     return OptimizerState(
         memory={
-            slot.name: jnp.zeros((*layout.valid.shape[: _RANKS[slot.level]], *slot.shape), dtype)
-            for slot in cell.memory_slots
+            slot.name: jnp.zeros((chunks, *slot.row_shape(layout.chunk_length)), dtype) for slot in cell.memory_slots
         },
         recall={
             name: jnp.broadcast_to(value.astype(dtype), (tensors, *value.shape))
@@ -65,126 +59,6 @@ def init(cell: AbstractCell, layout: Layout, dtype: jnp.dtype | type = jnp.float
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
     )
-
-
-def probe(
-    cell: AbstractCell,
-    param: Float[Array, "chunks length"],
-    grad: Float[Array, "chunks length"],
-    memory: Mapping[str, Float[Array, "chunks ..."]],
-    valid: Bool[Array, "chunks length"],
-    context: Rows,
-) -> dict[str, Float[Array, " chunks"]]:
-    """Each chunk's terms of the direction's spread. `context` is that of the chunk's tensor."""
-    direction, _ = cell.decode(param, grad, memory, valid, context)
-    return _spread(direction, valid)
-
-
-def _spread(direction: Float[Array, "chunks length"], valid: Bool[Array, "chunks length"]) -> dict[str, Array]:
-    present = valid.astype(direction.dtype)
-    return {"square": jnp.sum(direction * direction * present, axis=1), "count": jnp.sum(present, axis=1)}
-
-
-def update(
-    cell: AbstractCell,
-    param: Float[Array, "chunks length"],
-    grad: Float[Array, "chunks length"],
-    memory: Mapping[str, Float[Array, "chunks ..."]],
-    valid: Bool[Array, "chunks length"],
-    context: Rows,
-    spread: Rows,
-    facts: Rows,
-    clock: Rows,
-    hyper: Rows,
-    guard: Rows,
-    *,
-    decoded: tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]] | None = None,
-) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
-    """Next parameters and memory of chunks; every mapping holds what belongs to the chunk's tensor.
-
-    `param − lr (scale · direction + weight_decay · param)` where `guard["finite"]` is 1, and no change where it is 0.
-    `decoded` is what `decode` gives of these chunks, where it is known already.
-    """
-    direction, next_memory = cell.decode(param, grad, memory, valid, context) if decoded is None else decoded
-    for place, slot in enumerate(cell.memory_slots):
-        if slot.dtype == "bfloat16":
-            kept = next_memory[slot.name]
-            next_memory = {**next_memory, slot.name: dithered(kept, _thresholds(kept, clock["step"], place))}
-        if slot.roles is not None:
-            keeps = _is_among(facts["role"], slot.roles)
-            next_memory = {**next_memory, slot.name: _where_rows(keeps, next_memory[slot.name], 0.0)}
-    scale = cell.scale(context, spread)[:, None]
-    lr, weight_decay = hyper["lr"][:, None], hyper["weight_decay"][:, None]
-    next_param = param - lr * (scale * direction + weight_decay * param)
-    return (
-        guarded(guard, next_param, param),
-        {slot: guarded(guard, next_memory[slot], memory[slot]) for slot in memory},
-    )
-
-
-_LEVELS = 256
-"""Thresholds that a step rounds by, in turns: so many that the mean over as many steps is right to 2⁻¹⁶."""
-
-
-def _thresholds(
-    kept: Float[Array, "chunks ..."], step: Float[Array, " chunks"], slot: int
-) -> Float[Array, "chunks ..."]:
-    """A number in (0, 1) for each that a slot keeps: at any place each of `_LEVELS` once in as many steps.
-
-    A lattice whose neighbours, in place and in time, are far apart. All of it is exact in float32.
-    """
-    inner = kept.shape[1:]
-    place = np.arange(math.prod(inner)).reshape(1, *inner) * 157 + slot * 41
-    turn = 97 * (step - _LEVELS * jnp.floor(step * (1 / _LEVELS)))
-    total = jnp.asarray(place % _LEVELS, step.dtype) + turn.reshape(-1, *(1 for _ in inner))
-    return (total - _LEVELS * jnp.floor(total * (1 / _LEVELS)) + 0.5) * (1 / _LEVELS)
-
-
-def dithered(x: Float[Array, "*shape"], threshold: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x rounded to one of its neighbours in bfloat16: not to the nearest one where the threshold is low.
-
-    With thresholds that are evenly spread in (0, 1), the mean of the results is x. A number that bfloat16 has stays.
-    """
-    nearest = _to_bfloat16(x)
-    # 5/1024 of a number is between a half and one and a half times the distance to its neighbours.
-    other = _to_bfloat16(nearest + jnp.sign(x - nearest) * jnp.abs(nearest) * (5 / 1024))
-    return jnp.where(threshold * jnp.abs(other - nearest) < jnp.abs(x - nearest), other, nearest)
-
-
-def _to_bfloat16(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    # A conversion there and back is what a compiler may leave out.
-    return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
-
-
-def _is_among(role: Float[Array, " rows"], roles: Sequence[Role]) -> Bool[Array, " rows"]:
-    """Whether the role is one of these."""
-    return functools.reduce(jnp.logical_or, [role == ROLES.index(each) for each in roles], jnp.zeros(role.shape, bool))
-
-
-def _where_rows(
-    which: Bool[Array, " rows"], rows: Float[Array, "rows ..."], others: Float[Array, "rows ..."] | float
-) -> Float[Array, "rows ..."]:
-    return jnp.where(which.reshape(-1, *(1,) * (rows.ndim - 1)), rows, others)
-
-
-def guarded(guard: Rows, new: Float[Array, "rows ..."], old: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
-    """The new rows where the gradients are finite, else the old ones."""
-    return _where_rows(guard["finite"] > 0, new, old)
-
-
-def recall(
-    cell: AbstractCell,
-    summary: Rows,
-    network: Rows,
-    moments: Rows,
-    facts: Rows,
-    clock: Rows,
-    state: Rows,
-    guard: Rows,
-) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[str, Float[Array, "tensors ..."]]]:
-    """Context and next state of tensors; the state stays where `guard["finite"]` is 0."""
-    context, next_state = cell.recall(summary, network, moments, facts, clock, state)
-    return context, {name: guarded(guard, next_state[name], state[name]) for name in state}
 
 
 def step(
@@ -198,69 +72,82 @@ def step(
     weight_decay: float | Float[Array, ""] = 0.0,
     total_steps: float | Float[Array, ""] = 0.0,
 ) -> tuple[Float[Array, "chunks length"], OptimizerState]:
-    """One step over packed tensors. `total_steps` is the horizon, 0 if it is not known."""
-    dtype = param.dtype
-    owner = jnp.asarray(layout.owner, dtype)
-    tensors = len(layout.shapes)
-    facts = {name: jnp.asarray(value, dtype) for name, value in layout.facts.items()}
-
-    def total(rows: Rows, owner: Array) -> dict[str, Array]:
-        return {
-            name: jnp.einsum("ct,c...->t...", owner, value, precision=jax.lax.Precision.HIGHEST)
-            for name, value in rows.items()
-        }
-
-    def of_chunks(rows: Rows, owner: Array) -> dict[str, Array]:
-        return {
-            name: jnp.einsum("ct,t...->c...", owner, value, precision=jax.lax.Precision.HIGHEST)
-            for name, value in rows.items()
-        }
-
-    def everywhere(value: float | Array) -> Array:
-        return jnp.broadcast_to(jnp.asarray(value, dtype), (tensors,))
-
-    moments = total(cell.measure(grad), owner)
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in moments.values()]))
-    guard = {"finite": everywhere(finite.astype(dtype))}
-
-    sample = layout.sampled
-    sample_owner = owner if sample is None else owner[sample]
-    sampled_param, sampled_grad, sampled_memory, sampled_valid = jax.tree.map(
-        lambda rows: rows if sample is None else rows[sample],
-        (param, grad, dict(state.memory), jnp.asarray(layout.valid)),
-    )
-    encoded = cell.encode(
-        sampled_param,
-        sampled_grad,
-        sampled_memory,
-        sampled_valid,
-        of_chunks(moments, sample_owner),
-        of_chunks(facts, sample_owner),
-        of_chunks(state.recall, sample_owner),
-    )
-    summary = total(encoded, sample_owner)
-    clock = {"step": everywhere(state.step.astype(dtype)), "total": everywhere(total_steps)}
-    shared = cell.share(summary, moments, facts, clock, state.recall)
-    network = {
-        name: jnp.broadcast_to(jnp.sum(value, axis=0, keepdims=True), value.shape) for name, value in shared.items()
+    """One step over packed tensors. `total_steps` is the horizon, 0 if it is unknown."""
+    rows = _Rows(layout, param.dtype)
+    finite = jnp.array(True)
+    groups: dict[str, Any] = {
+        "param": param,
+        "grad": grad,
+        "memory": dict(state.memory),
+        "valid": jnp.asarray(layout.valid),
+        "shape": {name: jnp.asarray(value, param.dtype) for name, value in layout.shape_rows.items()},
+        "clock": {"step": rows.of_all(state.step), "total": rows.of_all(total_steps)},
+        "hyper": {"lr": rows.of_all(lr), "weight_decay": rows.of_all(weight_decay)},
+        "state": state.recall,
     }
-    context, next_recall = recall(cell, summary, network, moments, facts, clock, state.recall, guard)
-    hyper = {"lr": everywhere(lr), "weight_decay": everywhere(weight_decay)}
-    of_each = of_chunks(context, owner)
-    # Here all chunks are at hand, so that `probe` and `update` can share what they decode.
-    valid = jnp.asarray(layout.valid)
-    decoded = cell.decode(param, grad, state.memory, valid, of_each)
-    direction = decoded[0] if sample is None else decoded[0][sample]
-    spread = total(_spread(direction, sampled_valid), sample_owner)
-    next_param, next_memory = update(
-        cell,
-        param,
-        grad,
-        state.memory,
-        valid,
-        of_each,
-        *(of_chunks(rows, owner) for rows in (spread, facts, clock, hyper, guard)),
-        decoded=decoded,
+    next_groups: dict[str, Any] = {"memory": state.memory, "state": state.recall}
+    views: dict[tuple[str, str], Any] = {}
+
+    def view(kind: str, name: str) -> Any:
+        """A group in the form that phases over rows of this kind read."""
+        if (kind, name) not in views:
+            views[kind, name] = rows.select(kind, name, groups[name])
+        return views[kind, name]
+
+    decoded = None
+    for phase in phases_of(cell):
+        inputs = {name: view(phase.rows, name) for name in phase.reads if name in groups}
+        if "context" in phase.reads:
+            # All chunks are in memory here, so `probe` and `update` can use the same call of `decode`.
+            chunk_groups = {name: view("chunks", name) for name in (*OF_CHUNKS, "context") if name in groups}
+            decoded = decoded or decode(cell, chunk_groups)
+            inputs["decoded"] = rows.select(phase.rows, "memory", decoded)
+        outputs = run_phase(cell, phase.name, inputs)
+        if phase.reduce == "tensor":
+            outputs = {name: rows.sum(phase.rows, value) for name, value in outputs.items()}
+        elif phase.reduce == "network":
+            outputs = jax.tree.map(
+                lambda value: jnp.broadcast_to(jnp.sum(value, axis=0, keepdims=True), value.shape), outputs
+            )
+        if phase.decides:
+            finite &= jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in jax.tree.leaves(outputs)]))
+            groups["finite"] = rows.of_all(finite)
+        next_groups.update((name, value) for name, value in outputs.items() if name in CARRIED)
+        groups.update((name, value) for name, value in outputs.items() if name not in CARRIED)
+    increment = finite.astype(jnp.int32)
+    return next_groups["param"], OptimizerState(
+        next_groups["memory"], next_groups["state"], state.step + increment, state.skipped + 1 - increment
     )
-    counted = finite.astype(jnp.int32)
-    return next_param, OptimizerState(next_memory, next_recall, state.step + counted, state.skipped + 1 - counted)
+
+
+class _Rows:
+    """Rows of a layout: chunks, the sample of chunks, and tensors."""
+
+    def __init__(self, layout: Layout, dtype: jnp.dtype):
+        self.dtype = dtype
+        self.tensors = len(layout.shapes)
+        self.sample = layout.sampled
+        owner = jnp.asarray(layout.owner, dtype)
+        self.owners = {"chunks": owner, "sample": owner if self.sample is None else owner[self.sample]}
+
+    def of_all(self, value: float | Array) -> Float[Array, " tensors"]:
+        """A number for each tensor, the same for all."""
+        return jnp.broadcast_to(jnp.asarray(value, self.dtype), (self.tensors,))
+
+    def select(self, kind: str, group: str, values: Any) -> Any:
+        """The values of a group in rows of this kind."""
+        if kind == "tensors":
+            return values
+        if group not in OF_CHUNKS:
+            return self._contract("ct,t...->c...", self.owners[kind], values)
+        if kind == "sample" and self.sample is not None:
+            return jax.tree.map(lambda rows: rows[self.sample], values)
+        return values
+
+    def sum(self, kind: str, values: Any) -> Any:
+        """Rows of chunks, summed for each tensor."""
+        return self._contract("ct,c...->t...", self.owners[kind], values)
+
+    def _contract(self, subscripts: str, owner: Array, values: Any) -> Any:
+        highest = jax.lax.Precision.HIGHEST
+        return jax.tree.map(lambda rows: jnp.einsum(subscripts, owner, rows, precision=highest), values)

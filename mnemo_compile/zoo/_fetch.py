@@ -1,4 +1,4 @@
-"""Finding a cell in a zoo and bringing it here, every byte checked before it gets its final name."""
+"""Finding a cell in a zoo and fetching it. Every byte is checked before a file gets its final name."""
 
 import dataclasses
 import pathlib
@@ -7,6 +7,7 @@ import filelock
 import fsspec.core
 
 from .._cache import cache_folder
+from ..errors import MnemoError
 from ..frozen import (
     BUNDLE_FILES,
     BundleFile,
@@ -19,17 +20,15 @@ from ..frozen import (
     write_file,
     writing,
 )
-from ..errors import MnemoError
-
 from ._index import Entry, Index, INDEX_FILE
 from ._transport import is_local, join, read_bytes
 
 EMBEDDED = pathlib.Path(__file__).parent / "models"
 """The zoo that is part of this package."""
 INDEX_LIMIT = 1 << 24
-"""Bytes."""
+"""The most bytes that an index can have."""
 LOCK_SECONDS = 600
-"""Longest wait for another process that fetches the same cell."""
+"""The longest wait for another process that fetches the same cell."""
 
 
 def open_zoo(location: str | None = None) -> "Zoo":
@@ -37,14 +36,14 @@ def open_zoo(location: str | None = None) -> "Zoo":
 
     **Arguments:**
 
-    - `location`: a folder or a URL; without one, the zoo that is part of this package.
+    - `location`: a folder or a URL; the zoo in this package by default.
     """
     location = str(EMBEDDED) if location is None else location
     where = join(location, INDEX_FILE)
     try:
         raw = read_bytes(where, INDEX_LIMIT)
     except FileNotFoundError:
-        raise MnemoError(f"{location} is not a zoo: it has no {INDEX_FILE}; look at the address") from None
+        raise MnemoError(f"{location} is not a zoo: it has no {INDEX_FILE}; check the address") from None
     return Zoo(location, read_document(Index, raw, where))
 
 
@@ -55,7 +54,7 @@ class Zoo:
     **Arguments:**
 
     - `location`: the folder or URL.
-    - `index`: what is there.
+    - `index`: its content.
     """
 
     location: str
@@ -68,17 +67,20 @@ class Zoo:
         try:
             return check_file(read_bytes(where, record.size), record, where)
         except FileNotFoundError:
-            raise MnemoError(f"{where} is missing, and the index lists it; tell whoever keeps the zoo") from None
+            raise MnemoError(f"{where} is missing, and the index lists it; tell the maintainer of the zoo") from None
 
     def download(self, entry: Entry, folder: pathlib.Path) -> None:
-        """Makes a folder the bundle of an entry. One that already is stays; one that holds anything else is refused."""
+        """Fetches the bundle of an entry into a folder.
+
+        A folder with this bundle stays as it is. A folder with anything else raises `MnemoError`.
+        """
         if _holds(folder, entry):
             return
         with staged_folder(folder) as staging:
-            self._bring(entry, staging)
+            self._fetch(entry, staging)
 
     def load(self, entry: Entry) -> FrozenCell:
-        """The frozen cell of an entry; that of a remote zoo is kept in the cache."""
+        """The frozen cell of an entry. Cells of a remote zoo are cached."""
         if is_local(self.location):
             for name in BUNDLE_FILES:
                 self.read(entry, name)
@@ -90,27 +92,27 @@ class Zoo:
             with filelock.FileLock(f"{folder}.lock", timeout=LOCK_SECONDS):
                 if not _holds(folder, entry):
                     with staged_folder(folder, replaceable=BUNDLE_FILES) as staging:
-                        self._bring(entry, staging)
+                        self._fetch(entry, staging)
                 return _checked(load_bundle(folder), entry)
 
-    def _bring(self, entry: Entry, staging: pathlib.Path) -> None:
+    def _fetch(self, entry: Entry, staging: pathlib.Path) -> None:
         for name in BUNDLE_FILES:
             write_file(staging / name, self.read(entry, name))
         _checked(load_bundle(staging), entry)
 
 
 def _checked(frozen: FrozenCell, entry: Entry) -> FrozenCell:
-    """The cell, if it is the one that the index promises."""
+    """The cell, if it is the one in the index."""
     if (frozen.name, frozen.version, frozen.digest) != (entry.name, entry.version, entry.digest):
         raise MnemoError(
-            f"the zoo's index promises {entry.reference} with digest {entry.digest[:12]}, and the bundle there is "
-            f"{frozen.name}@{frozen.version} with digest {frozen.digest[:12]}; tell whoever keeps the zoo"
+            f"the index of the zoo has {entry.reference} with digest {entry.digest[:12]}, and the bundle there is "
+            f"{frozen.name}@{frozen.version} with digest {frozen.digest[:12]}; tell the maintainer of the zoo"
         )
     return frozen
 
 
 def _holds(folder: pathlib.Path, entry: Entry) -> bool:
-    """Whether a folder is the bundle of this entry, byte for byte, and nothing else."""
+    """Whether a folder holds exactly the bundle of this entry, byte for byte."""
     try:
         if sorted(path.name for path in folder.iterdir()) != sorted(BUNDLE_FILES):
             return False

@@ -1,9 +1,10 @@
-"""The index of a zoo: which cells there are, and what each of their files must be."""
+"""The index of a zoo: its cells, and the size and hash of each of their files."""
 
 import difflib
 
 import pydantic
 
+from ..errors import MnemoError
 from ..frozen import (
     AbstractDocument,
     BUNDLE_FILES,
@@ -14,15 +15,16 @@ from ..frozen import (
     SemanticVersion,
     Sha256,
 )
-from ..errors import MnemoError
-
 from ._reference import parse_version, Reference
 
 INDEX_FILE = "index.json"
 
 
 class Entry(pydantic.BaseModel):
-    """One version of one cell. Names of folders and files follow from it; none is taken from the index as it is."""
+    """One version of one cell.
+
+    The paths of its files are made from its name and version. No path is read from the index.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -46,12 +48,12 @@ class Entry(pydantic.BaseModel):
 
     @property
     def folder(self) -> str:
-        """Where its bundle lies in the zoo."""
+        """The folder of its bundle in the zoo."""
         return f"{self.name}/{self.version}"
 
     @property
     def address(self) -> str:
-        """The sha256 of its manifest, which holds those of the other files: equal addresses, equal bundles."""
+        """The sha256 of its manifest, which holds the hashes of the other files. Equal addresses mean equal bundles."""
         return self.files[MANIFEST_FILE].sha256
 
 
@@ -64,14 +66,14 @@ class Index(AbstractDocument):
     @classmethod
     def _unique(cls, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         references = [entry.reference for entry in entries]
-        twice = next((one for one in references if references.count(one) > 1), None)
-        if twice is not None:
-            raise ValueError(f"{twice} is there twice")
+        duplicate = next((each for each in references if references.count(each) > 1), None)
+        if duplicate is not None:
+            raise ValueError(f"{duplicate} is listed twice")
         return entries
 
     @property
     def names(self) -> list[str]:
-        """Names of the cells, each once."""
+        """The name of each cell, in order."""
         return sorted({entry.name for entry in self.entries})
 
     def versions(self, name: str) -> list[Entry]:
@@ -83,14 +85,14 @@ class Index(AbstractDocument):
         """The latest version that the reference accepts."""
         versions = self.versions(reference.name)
         if not versions:
-            raise MnemoError(f"there is no '{reference.name}' in the zoo{self._instead(reference.name)}")
+            raise MnemoError(f"there is no '{reference.name}' in the zoo{self._alternatives(reference.name)}")
         for entry in versions:
             if reference.accepts(parse_version(entry.version)):
                 return entry
-        there = ", ".join(entry.version for entry in versions)
-        raise MnemoError(f"the zoo has no such version of {reference.name}; it has {there}")
+        available = ", ".join(entry.version for entry in versions)
+        raise MnemoError(f"the zoo has no such version of {reference.name}; it has {available}")
 
-    def _instead(self, name: str) -> str:
+    def _alternatives(self, name: str) -> str:
         nearest = difflib.get_close_matches(name, self.names, n=1)
-        meant = f"; did you mean {nearest[0]}" if nearest else ""
-        return f", which has {', '.join(self.names)}{meant}" if self.names else ", which is empty"
+        suggestion = f"; did you mean {nearest[0]}" if nearest else ""
+        return f", which has {', '.join(self.names)}{suggestion}" if self.names else ", which is empty"

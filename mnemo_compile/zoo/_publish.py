@@ -9,6 +9,7 @@ import filelock
 import pydantic
 
 from .._cache import cache_folder
+from ..errors import MnemoError, UsageError
 from ..frozen import (
     bundle_bytes,
     dump_document,
@@ -20,26 +21,24 @@ from ..frozen import (
     write_file,
     writing,
 )
-from ..errors import MnemoError, UsageError
-
 from ._fetch import LOCK_SECONDS, open_zoo
 from ._index import Entry, Index, INDEX_FILE
 from ._reference import parse_version
 
 
 def publish(frozen: FrozenCell, zoo: pathlib.Path, *, name: str, version: str, description: str | None = None) -> Entry:
-    """Adds a cell to a zoo. A version that is there is never replaced.
+    """Adds a cell to a zoo. A published version is never replaced.
 
     **Arguments:**
 
     - `frozen`: the cell.
-    - `zoo`: the folder of the zoo; one that is empty or does not exist becomes a zoo.
-    - `name`, `version`: what the cell will be called there.
-    - `description`: one line for the list; by default, what it was meta-trained on.
+    - `zoo`: the folder of the zoo. An empty or missing folder becomes a zoo.
+    - `name`, `version`: the name and version of the cell in the zoo.
+    - `description`: one line for the list of cells; by default it names the kind and the preset.
 
     **Returns:**
 
-    Its entry in the index.
+    The entry of the cell in the index.
     """
     parse_version(version)
     renamed = rename(frozen, name=name, version=version)
@@ -70,7 +69,7 @@ def publish(frozen: FrozenCell, zoo: pathlib.Path, *, name: str, version: str, d
 
 
 def _lock(zoo: pathlib.Path) -> filelock.BaseFileLock:
-    """A lock that is not a file of the zoo, which may well be under version control."""
+    """A lock outside the folder of the zoo, because the zoo may be under version control."""
     folder = cache_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(os.path.realpath(zoo).encode()).hexdigest()
@@ -90,7 +89,7 @@ def _write_index(zoo: pathlib.Path, index: Index) -> None:
     path = pathlib.Path(temporary)
     try:
         write_file(path, dump_document(index))
-        # mkstemp makes files that only their owner may read.
+        # mkstemp makes files that only their owner can read.
         path.chmod(0o644)
         path.replace(zoo / INDEX_FILE)
     finally:

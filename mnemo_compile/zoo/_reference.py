@@ -24,35 +24,35 @@ class Version(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A cell's name and the versions that will do: `lowest` and above, below `limit`."""
+    """The name of a cell and a range of versions, from `lowest` up to but not including `limit`."""
 
     name: str
     lowest: Version = Version(0, 0, 0)
     limit: Version | None = None
-    """None where there is none."""
+    """None for no limit."""
 
     def accepts(self, version: Version) -> bool:
-        """Whether this version will do."""
+        """Whether the range holds this version."""
         return self.lowest <= version and (self.limit is None or version < self.limit)
 
 
 def parse_version(text: str) -> Version:
-    """The version in MAJOR.MINOR.PATCH."""
+    """Reads MAJOR.MINOR.PATCH."""
     if not re.fullmatch(rf"{_NUMBER}(?:\.{_NUMBER}){{2}}", text, re.ASCII):
         raise UsageError(f"'{text}' is not a version; write MAJOR.MINOR.PATCH, for example 1.0.0")
     return Version(*map(int, text.split(".")))
 
 
 def is_reference(text: str) -> bool:
-    """Whether the text reads as a name with or without versions."""
+    """Whether the text is a name with or without versions."""
     return _REFERENCE.fullmatch(text) is not None
 
 
 def parse_reference(text: str) -> Reference:
-    """The reference in `name`, `name@1.2.0`, `name@^1`, `name@^1.2` or `name@^1.2.0`.
+    """Reads `name`, `name@1.2.0`, `name@^1`, `name@^1.2` or `name@^1.2.0`.
 
-    A caret admits every later version up to, and without, the next one that may break: a raise of the first of its
-    numbers that is not zero.
+    A caret admits later versions that do not change the first number that is not zero: `^1.2` admits 1.9.0 and not
+    2.0.0, `^0.2` admits 0.2.5 and not 0.3.0.
     """
     match = _REFERENCE.fullmatch(text)
     if match is None or (match["numbers"] and not match["caret"] and match["numbers"].count(".") != 2):

@@ -1,4 +1,4 @@
-"""Bytes from wherever a zoo lies: a folder, http, or what else fsspec knows."""
+"""Reads the bytes of a zoo from a folder, from HTTP, or from any other file system that fsspec knows."""
 
 import os
 from typing import Any
@@ -9,7 +9,7 @@ import fsspec.core
 from ..errors import MnemoError
 
 TIMEOUT_SECONDS = 30.0
-"""Longest wait for a connection, and for the next bytes of an answer."""
+"""The longest wait for a connection, and for the next bytes of an answer."""
 OFFLINE = "MNEMO_OFFLINE"
 
 
@@ -24,9 +24,9 @@ def join(location: str, relative: str) -> str:
 
 
 def read_bytes(location: str, limit: int) -> bytes:
-    """The bytes at a location. At most `limit + 1` of them, so that a file that is too long shows.
+    """The bytes at a location, at most `limit + 1` of them, so that the caller sees that a file is too long.
 
-    Raises [`MnemoError`][] for whatever keeps them from being read, and `FileNotFoundError` where there are none.
+    Raises `FileNotFoundError` if there is no such file, and `MnemoError` for any other failure.
     """
     local = is_local(location)
     if not local and os.environ.get(OFFLINE, "0") not in ("", "0"):
@@ -39,14 +39,14 @@ def read_bytes(location: str, limit: int) -> bytes:
         raise MnemoError(f"{location} did not answer within {TIMEOUT_SECONDS:g} seconds; try again later") from None
     except ImportError as error:
         raise MnemoError(f"{location} needs a package that is not installed: {error}") from None
-    # Each of fsspec's backends has errors of its own, and none of them is a fault of this program.
+    # Each file system of fsspec has its own errors.
     except Exception as error:
-        mend = "look at its permissions" if local else "look at the address and the network, and try again"
-        raise MnemoError(f"{location} cannot be read ({_reason(error)}); {mend}") from None
+        fix = "check its permissions" if local else "check the address and the network, and try again"
+        raise MnemoError(f"{location} cannot be read ({_reason(error)}); {fix}") from None
 
 
 def _reason(error: Exception) -> str:
-    # aiohttp's errors for a status say the whole request; the status is enough.
+    # The message of aiohttp repeats the whole request; the status is enough.
     status = getattr(error, "status", None)
     return f"status {status}" if status else " ".join(str(error).split()) or type(error).__name__
 
@@ -65,7 +65,7 @@ def _read_http(protocol: str, location: str, limit: int) -> bytes:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=TIMEOUT_SECONDS)
     filesystem = fsspec.filesystem(protocol, client_kwargs={"timeout": timeout, "trust_env": True})
     try:
-        # One plain request: a block size of 0 streams, and a size that is given is not asked for.
+        # One plain request: a block size of 0 streams the file, and a size in the call saves the request for it.
         return _read_file(filesystem, location, limit, block_size=0, size=1)
     except aiohttp.ClientPayloadError:
         raise MnemoError(f"{location} broke off before its end; try again") from None

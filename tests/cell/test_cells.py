@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from mnemo_compile.cell import AdamConfig, LSTM, LSTMConfig
+from mnemo_compile.cell import AdamConfig, LSTMConfig
 from tests.helpers import trajectory
 
 SHAPES = [(), (7,), (33, 5), (1200,)]
@@ -25,19 +25,19 @@ def test_adam_is_adamw() -> None:
     # The product is a power of two, so that torch's factor 1 − rate · decay is exact in float32.
     rate, decay = 2**-6, 2**-4
     config = AdamConfig(learning_rate=rate, beta1=0.8, beta2=0.99, epsilon=1e-6)
-    given, _ = trajectory(config.build(), SHAPES, start, grads, weight_decay=rate * decay)
+    params_after, _ = trajectory(config.build(), SHAPES, start, grads, weight_decay=rate * decay)
     params = [torch.nn.Parameter(torch.tensor(np.asarray(value))) for value in start]
     adamw = torch.optim.AdamW(params, lr=rate, betas=(0.8, 0.99), eps=1e-6, weight_decay=decay)
     for step in grads:
         for param, grad in zip(params, step, strict=True):
             param.grad = torch.tensor(np.asarray(grad))
         adamw.step()
-    for x, param in zip(given, params, strict=True):
+    for x, param in zip(params_after, params, strict=True):
         np.testing.assert_allclose(np.asarray(x), param.detach().numpy(), rtol=2e-6, atol=2e-6)
 
 
 def test_the_lstm_is_two_layers_of_torchs_lstm_on_the_papers_features() -> None:
-    cell: LSTM = LSTMConfig(seed=3).build()
+    cell = LSTMConfig(seed=3).build()
     random = np.random.default_rng(0)
     grads = [np.asarray(random.normal(size=9) * 10.0 ** random.integers(-8, 3, 9), np.float32) for _ in range(6)]
     grads[2][:] = 0
@@ -69,5 +69,5 @@ def test_the_lstm_is_two_layers_of_torchs_lstm_on_the_papers_features() -> None:
             features = states[place][0]
         param = param + 0.1 * (features @ torch.tensor(np.asarray(cell.output))).detach().numpy()
 
-    given, _ = trajectory(cell, [(9,)], [jnp.zeros(9)], [[jnp.asarray(grad)] for grad in grads])
-    np.testing.assert_allclose(np.asarray(given[0]), param, rtol=1e-5, atol=1e-6)
+    params_after, _ = trajectory(cell, [(9,)], [jnp.zeros(9)], [[jnp.asarray(grad)] for grad in grads])
+    np.testing.assert_allclose(np.asarray(params_after[0]), param, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""A cell's arrays go out by name and come back."""
+"""A cell's arrays have names, and a cell takes arrays by name."""
 
 import jax
 import numpy as np
@@ -8,11 +8,12 @@ from mnemo_compile.cell import cell_config, cell_weights, with_weights
 from mnemo_compile.errors import MnemoError
 
 CELL = cell_config({"kind": "mnemosyne", "token": 4}).build()
+RATE = "direction.second_moment.log_rate"
 
 
 def test_names_are_the_paths_of_the_modules() -> None:
     names = set(cell_weights(CELL))
-    assert {"chunk_encoder.query", "time.kernel.projection", "momentum_rate"} <= names
+    assert {"network.encoder.query", "network.time.kernel.projection", "direction.memory.log_rate"} <= names
     assert len(names) == len([leaf for leaf in jax.tree.leaves(CELL) if hasattr(leaf, "shape")])
 
 
@@ -25,10 +26,10 @@ def test_what_goes_out_comes_back() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda weights: weights.pop("time.query"), "lack time.query"),
-        (lambda weights: weights.update(extra=np.zeros(3)), "hold, besides the cell's, extra"),
-        (lambda weights: weights.update(second_rate=np.zeros(2, np.float32)), r"second_rate is float32\[2\] where"),
-        (lambda weights: weights.update(second_rate=np.zeros(())), r"second_rate is float64\[\] where"),
+        (lambda weights: weights.pop("network.time.query"), "lack network.time.query"),
+        (lambda weights: weights.update(extra=np.zeros(3)), "also hold extra"),
+        (lambda weights: weights.update({RATE: np.zeros(2, np.float32)}), rf"{RATE} is float32\[2\] where"),
+        (lambda weights: weights.update({RATE: np.zeros(())}), rf"{RATE} is float64\[\] where"),
     ],
 )
 def test_weights_of_another_cell_are_refused(change, message: str) -> None:

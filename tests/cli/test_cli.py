@@ -13,7 +13,8 @@ from mnemo_compile import _version
 from mnemo_compile.cli import main
 from mnemo_compile.errors import MissingExtraError, MnemoError, UsageError
 from mnemo_compile.frozen import FrozenCell, load_bundle
-from mnemo_compile.program import PASSES, PHASES
+from mnemo_compile.program import PASSES
+from mnemo_compile.step import PHASES
 from mnemo_compile.verify import VerificationReport
 from mnemo_compile.zoo import open_zoo, publish
 
@@ -118,18 +119,18 @@ def test_inspect(run, bundle: pathlib.Path) -> None:
     assert facts["name"] == "small-cell"
     assert facts["digest"] == frozen.digest
     assert facts["weights"] == sum(weight.size for weight in frozen.weights.values())
-    assert set(facts["memory_slots"].values()) == {"float32 a coordinate"}
-    assert set(facts["state_bytes_a_parameter"].values()) == {4 * len(facts["memory_slots"])} == {12}
+    assert set(facts["memory_slots"].values()) == {"float32 per coordinate"}
+    assert set(facts["state_bytes_per_parameter"].values()) == {4 * len(facts["memory_slots"])} == {12}
     assert set(facts["phases"]) == set(PHASES) - {"share"}
     for figures in facts["phases"].values():
         (equations, fewer), (operations, less) = figures["equations"], figures["operations"]
         assert 0 < fewer < equations and 0 < less <= operations
-    assert 10 < facts["operations_a_coordinate"][1] <= facts["operations_a_coordinate"][0]
-    assert facts["state_bytes_a_tensor"] > 0
+    assert 10 < facts["operations_per_coordinate"][1] <= facts["operations_per_coordinate"][0]
+    assert facts["state_bytes_per_tensor"] > 0
     assert facts["chunk_length"] == frozen.cell().chunk_length
     assert facts["training"]["figures"] == {"validation loss": 0.25}
     shown = run("inspect", bundle).out
-    assert "state bytes a parameter  12\n" in re.sub(" +\n", "\n", shown)
+    assert "state bytes per parameter  12\n" in re.sub(" +\n", "\n", shown)
     assert frozen.digest in shown
     assert "mnemo meta-train tiny --minutes 5" in shown
 
@@ -138,8 +139,8 @@ def test_inspect_tells_of_a_preset_before_it_is_trained(run) -> None:
     outcome = run("inspect", "--preset", "super", "--json")
     facts = json.loads(outcome.out)
     assert outcome.code == 0 and facts["name"] == "super" and "share" not in facts["phases"]
-    assert facts["memory_slots"]["fast_weight"] == "bfloat16 a coordinate of vector, embedding, head"
-    assert facts["state_bytes_a_parameter"] == {
+    assert facts["memory_slots"]["fast_weight"] == "bfloat16 per coordinate of vector, embedding, head"
+    assert facts["state_bytes_per_parameter"] == {
         "vector": 10, "matrix": 6, "embedding": 10, "head": 10, "convolution": 6
     }  # fmt: skip
     shown = run("inspect", "--preset", "super").out
@@ -225,7 +226,7 @@ def test_download(run, zoo_folder: str, tmp_path: pathlib.Path, monkeypatch) -> 
 
 
 def test_download_refuses(run, zoo_folder: str, bundle: pathlib.Path) -> None:
-    assert "is a folder already" in run("download", bundle, "--zoo", zoo_folder).error
+    assert "is a folder; name a cell of a zoo" in run("download", bundle, "--zoo", zoo_folder).error
     assert "is not a zoo" in run("download", "small-cell", "--zoo", bundle).error
     unwritable = run("download", "small-cell", "--zoo", zoo_folder, "--out", "/proc/none/out")
     assert unwritable.code == 1
@@ -253,7 +254,7 @@ def test_zoo_publish(run, zoo_folder: str, bundle: pathlib.Path, tmp_path: pathl
     assert [entry.version for entry in open_zoo(zoo_folder).index.versions("mine")] == ["0.2.0", "0.1.0"]
     url = run("zoo", "publish", tmp_path / "run", "--name", "a", "--version", "1.0.0", "--zoo", "https://example.org/z")
     assert url.code == 2
-    assert "is no folder" in url.error
+    assert "is not a folder" in url.error
 
 
 def test_zoo_verify(run, zoo_folder: str) -> None:
@@ -262,7 +263,7 @@ def test_zoo_verify(run, zoo_folder: str) -> None:
     path.write_bytes(path.read_bytes().replace(b"4", b"5", 1))
     outcome = run("zoo", "verify", "--zoo", zoo_folder, "--json")
     assert outcome.code == 1
-    assert "1 of 2 cells are not what the index promises: small-cell@1.1.0" in outcome.error
+    assert "1 of 2 cells do not match the index: small-cell@1.1.0" in outcome.error
     problems = {line["reference"]: line["problem"] for line in json.loads(outcome.out)}
     assert problems["small-cell@1.0.0"] is None
     assert "cell.json is damaged" in problems["small-cell@1.1.0"]
@@ -334,7 +335,7 @@ def test_an_export_is_verified_again_where_it_is(run, bundle: pathlib.Path, tmp_
     assert broken.err.strip().endswith("export it again")
     assert "differs" in broken.out
 
-    marker = moved / "onnx" / "artifact.json"
+    marker = moved / "onnx" / "export.json"
     marker.write_text(marker.read_text().replace('"schema_version": 1', '"schema_version": 7'))
     assert run("zoo", "verify", moved / "onnx").error.endswith(
         f"run: pip install 'mnemo-compile>={_version.version()}'"
@@ -363,7 +364,7 @@ def test_inspect_emits_each_stage(run, bundle: pathlib.Path, stage: str, said: s
 def test_export_refuses(run, stub, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
     target = run("export", bundle, "--target", "tensorflow", "--out", tmp_path / "out")
     assert target.code == 2
-    assert "'onnx', 'torch', 'optax', 'stablehlo', 'all'" in target.error
+    assert "'onnx', 'optax', 'stablehlo', 'torch', 'all'" in target.error
     assert "--target" in run("export", bundle, "--out", tmp_path / "out").error
 
     def missing(*_: object, **__: object) -> None:

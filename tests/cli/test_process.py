@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ("jax", "jaxlib", "numpy", "torch", "onnx", "onnxruntime", "onnxscript", "equinox", "optax", "sklearn")
+HEAVY = ("jax", "jaxlib", "numpy", "torch", "onnx", "onnxruntime", "equinox", "optax", "sklearn")
 
 
 def run(*arguments: str, code: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

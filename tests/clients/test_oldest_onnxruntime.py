@@ -15,7 +15,7 @@ from mnemo_compile.exporters.onnx import OnnxExporter
 from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.program import compile_cell
 from mnemo_compile.verify import (
-    AbstractArtifact,
+    AbstractExport,
     AbstractRollout,
     DRIFT_BOUND,
     Reference,
@@ -68,7 +68,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     return own
 
 
-class Recorded(AbstractArtifact):
+class Recorded(AbstractExport):
     """Parameters after each step that were computed elsewhere, by tensor."""
 
     def __init__(self, results: Sequence[np.ndarray]):

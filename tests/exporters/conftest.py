@@ -1,4 +1,4 @@
-"""Artifacts that the tests of the exporters share."""
+"""Exports that the tests of the exporters share."""
 
 import os
 import pathlib
@@ -9,10 +9,9 @@ import filelock
 import pytest
 import torch
 
+from mnemo_compile.exporters import export, exporter_of, targets
+from mnemo_compile.exporters.python import load_package
 from mnemo_compile.frozen import FrozenCell
-from mnemo_compile.exporters import export, TARGETS
-from mnemo_compile.exporters._export import _exporter
-from mnemo_compile.exporters.python._package import load_package
 from mnemo_compile.program import compile_cell
 
 
@@ -29,14 +28,14 @@ def frozen(freeze_small: Callable[..., FrozenCell]) -> FrozenCell:
 
 @pytest.fixture(scope="session")
 def exported(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The folder that holds one artifact for each target, for all processes of the run. Not to be written into."""
+    """The folder that holds one export for each target, for all processes of the run. Not to be written into."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     out = shared / "exported"
     with filelock.FileLock(f"{out}.lock"):
         if not out.exists():
-            export(frozen, TARGETS, out)
+            export(frozen, targets(), out)
     return out
 
 
@@ -47,7 +46,7 @@ def package(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
     def load(target: str) -> ModuleType:
         folder = tmp_path_factory.mktemp(target)
-        _exporter(target).emit(frozen, compiled, folder)
+        exporter_of(target).emit(frozen, compiled, folder)
         return load_package(folder / "small_cell")
 
     return load

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from mnemo_compile.step import shape_facts
 from mnemo_compile.cell import AbstractCell
+from mnemo_compile.step import shape_numbers
 from tests.helpers import layout_of, trajectory
 
 TOGETHER = ((97,), (5, 7), (40, 2), (), (3, 3, 41))
@@ -17,7 +17,7 @@ TOGETHER = ((97,), (5, 7), (40, 2), (), (3, 3, 41))
 
 def numbers_of(shape: tuple[int, ...], options: Mapping[str, float]) -> dict[str, np.ndarray]:
     """What every step of a tensor is told, and maybe more."""
-    return {name: np.asarray(value, np.float32) for name, value in {**options, **shape_facts(shape)}.items()}
+    return {name: np.asarray(value, np.float32) for name, value in {**options, **shape_numbers(shape)}.items()}
 
 
 def assert_takes_the_steps(
@@ -49,7 +49,7 @@ def assert_takes_the_steps(
         assert each["skipped"] == refused and each["step"] == len(history) - refused
         for slot in cell.memory_slots:
             rows = np.asarray(state.memory[slot.name])[start : start + chunks]
-            flat = rows if slot.level == "chunk" else rows.reshape(-1, *slot.shape)[:size]
+            flat = rows if slot.per == "chunk" else rows.reshape(-1, *slot.shape)[:size]
             given = np.asarray(each[f"memory.{slot.name}"]).astype(np.float32)
             assert given.shape == flat.shape
             # What is denormal JAX takes for zero.

@@ -65,6 +65,15 @@ CASES: list[tuple[str, list[Any], dict[str, Any], Shape | None, str | None]] = [
     ("slice", [SMALL], {"axis": 2, "start": 1, "stop": 3}, ("rows", 3, 2), None),
 ]
 
+# Of the operations that only programs lowered for a target hold.
+LOWERED_CASES: list[tuple[str, list[Any], dict[str, Any], Shape | None, str | None]] = [
+    ("index", [SMALL], {"axis": 2, "place": 1}, ("rows", 3), None),
+    ("addcmul", [SMALL, SMALL[:, :, :1], SMALL], {"value": -0.5}, None, None),
+    ("addcmul", [SMALL, SMALL, SMALL], {"value": 1.0}, None, None),
+    ("add_scaled", [SMALL, SMALL[:, :, :1]], {"alpha": 0.25}, None, None),
+    ("rational_tanh", [SMALL], {}, None, None),
+]
+
 
 def program(name: str, arrays: list[Any], params: dict[str, Any], shape: Shape | None, dtype: str | None) -> Program:
     """A phase of one equation, of inputs `x0`, `x1` and so on."""

@@ -16,15 +16,13 @@ import optax
 import pytest
 import torch
 
-from mnemo_compile.step import ROLES
-from mnemo_compile.verify import SCALES, SEGMENTS
-from mnemo_compile.verify import DRIFT_BOUND, Reference, STEP_BOUND, STEPS
-from mnemo_compile.frozen import freeze, FrozenCell
 from mnemo_compile.cell import AbstractCell, AdamConfig, cell_config
-from mnemo_compile.exporters import TARGETS, verify_artifact
-from mnemo_compile.exporters._export import _exporter
-from mnemo_compile.exporters.python._package import load_package
+from mnemo_compile.exporters import exporter_of, targets, verify_export
+from mnemo_compile.exporters.python import load_package
+from mnemo_compile.frozen import freeze, FrozenCell
 from mnemo_compile.program import compile_cell, CompiledCell
+from mnemo_compile.step import ROLES
+from mnemo_compile.verify import DRIFT_BOUND, Reference, SCALES, SEGMENTS, STEP_BOUND, STEPS
 from tests.cells import cell_of, variants
 from tests.helpers import learned, learned_cell
 
@@ -72,10 +70,10 @@ def subjects(name: str, target: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("subject", "target"), [subjects(name, target) for name in CELLS for target in TARGETS], indirect=["subject"]
+    ("subject", "target"), [subjects(name, target) for name in CELLS for target in targets()], indirect=["subject"]
 )
 def test_a_target_computes_what_the_cell_computes(subject: Subject, target: str, tmp_path: pathlib.Path) -> None:
-    exporter = _exporter(target)
+    exporter = exporter_of(target)
     exporter.emit(NAMED, subject.compiled, tmp_path)
     report = subject.reference.compare(target, NAMED, exporter.open(NAMED, tmp_path))
     assert report.failure is None
@@ -92,9 +90,9 @@ def test_a_target_computes_what_the_cell_computes(subject: Subject, target: str,
 @hypothesis.settings(max_examples=4, deadline=None, phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 def test_every_target_computes_what_any_variant_computes(variant: dict[str, Any]) -> None:
     one = Subject(learned(cell_config(variant).build()))
-    for target in TARGETS:
+    for target in targets():
         with tempfile.TemporaryDirectory() as folder:
-            exporter = _exporter(target)
+            exporter = exporter_of(target)
             exporter.emit(NAMED, one.compiled, pathlib.Path(folder))
             report = one.reference.compare(target, NAMED, exporter.open(NAMED, pathlib.Path(folder)))
             assert report.failure is None, (target, report.failure)
@@ -115,10 +113,10 @@ def test_the_inputs_are_what_the_report_says(subject: Subject) -> None:
 
 
 @SLOW
-@pytest.mark.parametrize("target", TARGETS)
-def test_an_artifact_is_verified_again_from_its_own_folder(exported: pathlib.Path, target: str) -> None:
+@pytest.mark.parametrize("target", targets())
+def test_an_export_is_verified_again_from_its_own_folder(exported: pathlib.Path, target: str) -> None:
     written = json.loads((exported / target / "verification.json").read_text())
-    again = verify_artifact(exported / target)
+    again = verify_export(exported / target)
     assert again.passed
     assert again.model_dump(mode="json") == written
     assert written["truth"] == "float64"
@@ -131,7 +129,7 @@ def adam() -> FrozenCell:
 
 
 def package(frozen: FrozenCell, target: str, folder: pathlib.Path) -> ModuleType:
-    _exporter(target).emit(frozen, compile_cell(frozen.cell()), folder)
+    exporter_of(target).emit(frozen, compile_cell(frozen.cell()), folder)
     return load_package(folder / "adam")
 
 

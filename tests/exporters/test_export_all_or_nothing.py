@@ -4,10 +4,10 @@ import pathlib
 
 import pytest
 
-from mnemo_compile.verify import Reference
-from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.errors import MnemoError, UsageError
-from mnemo_compile.exporters import export, TARGETS
+from mnemo_compile.exporters import export, targets
+from mnemo_compile.frozen import FrozenCell
+from mnemo_compile.verify import Reference
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -49,7 +49,7 @@ def test_a_failing_verification_writes_nothing(
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_artifact_is_replaced_and_anything_else_refused(frozen: FrozenCell, tmp_path: pathlib.Path) -> None:
+def test_an_export_is_replaced_and_anything_else_refused(frozen: FrozenCell, tmp_path: pathlib.Path) -> None:
     (tmp_path / "torch").mkdir()
     export(frozen, ["torch"], tmp_path)
     (tmp_path / "torch" / "small_cell" / "__pycache__").mkdir()
@@ -64,11 +64,11 @@ def test_an_artifact_is_replaced_and_anything_else_refused(frozen: FrozenCell, t
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(frozen: FrozenCell, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UsageError, match=f"no target 'tensorflow'; the targets are {', '.join(TARGETS)} and all"):
+    with pytest.raises(UsageError, match=f"no target 'tensorflow'; the targets are {', '.join(targets())} and all"):
         export(frozen, ["tensorflow"], tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(frozen: FrozenCell, tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MnemoError, match="cannot be written|cannot be read|is not an artifact"):
+    with pytest.raises(MnemoError, match="cannot be written|cannot be read|is not an export"):
         export(frozen, ["torch"], tmp_path / "file")

@@ -1,4 +1,4 @@
-"""Verification notices every number: one of them changed in what an emitter wrote, and the artifact fails."""
+"""Verification notices every number: one of them changed in what an emitter wrote, and the export fails."""
 
 import ast
 import dataclasses
@@ -19,14 +19,13 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 
-from mnemo_compile.verify import Reference, STEP_BOUND
+from mnemo_compile.exporters import exporter_of, targets
 from mnemo_compile.frozen import FrozenCell
-from mnemo_compile.exporters import TARGETS
-from mnemo_compile.exporters._export import _exporter
 from mnemo_compile.program import compile_cell
+from mnemo_compile.verify import Reference, STEP_BOUND
 
 FEW = 8
-"""Mutants of each artifact in the quick run; the slow one takes them all."""
+"""Mutants of each export in the quick run; the slow one takes them all."""
 STEPS = 25
 """Of the run; the warm-up without a horizon ends before."""
 HARMLESS = {
@@ -39,7 +38,7 @@ HARMLESS = {
 
 
 class Mutant(NamedTuple):
-    """One file of an artifact with one number changed."""
+    """One file of an export with one number changed."""
 
     file: str
     what: str
@@ -139,13 +138,13 @@ def mutants(folder: pathlib.Path) -> list[Mutant]:
 
 
 def survives(reference: Reference, frozen: FrozenCell, target: str, folder: pathlib.Path) -> bool:
-    """Whether verification would let this artifact pass."""
+    """Whether verification would let this export pass."""
     onnxruntime.set_default_logger_severity(4)
     try:
-        artifact = _exporter(target).open(frozen, folder)
-        if max(reference.phase_errors(artifact).values()) > STEP_BOUND:
+        opened = exporter_of(target).open(frozen, folder)
+        if max(reference.phase_errors(opened).values()) > STEP_BOUND:
             return False
-        return max(reference.run_errors(artifact)) <= STEP_BOUND
+        return max(reference.run_errors(opened)) <= STEP_BOUND
     except Exception:
         # What does not run is not written either.
         return False
@@ -185,7 +184,7 @@ def test_a_number_changed_in_an_emitters_output_fails(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", targets())
 def test_every_number_changed_in_an_emitters_output_fails(
     reference: Reference, frozen: FrozenCell, exported: pathlib.Path, tmp_path: pathlib.Path, target: str
 ) -> None:

@@ -116,7 +116,7 @@ def test_a_manifest_that_lies_about_a_sha256(bundle: pathlib.Path) -> None:
 
 def test_a_manifest_that_lies_about_the_state(bundle: pathlib.Path) -> None:
     seal(bundle, state_bytes=4)
-    assert "says that a parameter costs 4 bytes" in refusal(bundle)
+    assert "says that the cell keeps 4 bytes of state per parameter" in refusal(bundle)
 
 
 def test_a_manifest_that_lists_a_file_too_few(bundle: pathlib.Path) -> None:
@@ -181,7 +181,7 @@ def change_config(folder: pathlib.Path, **changes: Any) -> None:
 )
 def test_a_cell_that_is_not_known(bundle: pathlib.Path, changes: dict[str, Any], found: str) -> None:
     change_config(bundle, **changes)
-    assert f"{bundle / 'cell.json'} describes no cell that is known here: " in (sentence := refusal(bundle))
+    assert f"{bundle / 'cell.json'} describes no known cell: " in (sentence := refusal(bundle))
     assert found in sentence
 
 
@@ -200,8 +200,8 @@ def change_weights(folder: pathlib.Path, change: Callable[[dict[str, np.ndarray]
 
 
 def test_a_weight_too_few(bundle: pathlib.Path) -> None:
-    change_weights(bundle, lambda weights: weights.pop("context_bias"))
-    assert "lacks the weight context_bias" in refusal(bundle)
+    change_weights(bundle, lambda weights: weights.pop("network.context.bias"))
+    assert "lacks the weight network.context.bias" in refusal(bundle)
 
 
 def test_a_weight_too_many(bundle: pathlib.Path) -> None:
@@ -210,19 +210,19 @@ def test_a_weight_too_many(bundle: pathlib.Path) -> None:
 
 
 def test_a_weight_of_another_shape(bundle: pathlib.Path) -> None:
-    change_weights(bundle, lambda weights: weights.update(context_bias=np.zeros((2, 2), np.float32)))
-    assert "context_bias as float32 of shape (2, 2) where the cell has float32 of shape (4,)" in refusal(bundle)
+    change_weights(bundle, lambda weights: weights.update({"network.context.bias": np.zeros((2, 2), np.float32)}))
+    assert "network.context.bias as float32 of shape (2, 2) where the cell has float32 of shape (4,)" in refusal(bundle)
 
 
 def test_a_weight_of_another_type(bundle: pathlib.Path) -> None:
-    change_weights(bundle, lambda weights: weights.update(context_bias=np.zeros(4, np.float64)))
-    assert "context_bias as float64" in refusal(bundle)
+    change_weights(bundle, lambda weights: weights.update({"network.context.bias": np.zeros(4, np.float64)}))
+    assert "network.context.bias as float64" in refusal(bundle)
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_a_weight_that_is_not_finite(bundle: pathlib.Path, value: float) -> None:
-    change_weights(bundle, lambda weights: weights.update(context_bias=np.full(4, value, np.float32)))
-    assert "values of context_bias that are not finite" in refusal(bundle)
+    change_weights(bundle, lambda weights: weights.update({"network.context.bias": np.full(4, value, np.float32)}))
+    assert "values of network.context.bias that are not finite" in refusal(bundle)
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,9 +12,10 @@ import pytest
 from mnemo_compile.errors import UsageError
 from mnemo_compile.meta import load_config
 from mnemo_compile.meta._config import CurriculumConfig, RunConfig
-from mnemo_compile.meta._estimators import draw
-from mnemo_compile.meta._meta_step import MetaStep, TrainerState
-from mnemo_compile.meta._unroll import Problem
+from mnemo_compile.meta._meta_step import MetaStep
+from mnemo_compile.meta._state import TrainerState
+from mnemo_compile.meta.estimators import draw
+from mnemo_compile.meta.inner_loop import InnerLoop
 
 SHORT, LONG, METASTEPS = 4, 64, 4
 CURRICULUM = f"""
@@ -45,7 +46,7 @@ def test_the_way_is_geometric_in_the_horizon_and_even_in_the_families() -> None:
 def test_horizons_respect_the_limit_of_the_meta_step(tmp_path: pathlib.Path) -> None:
     loaded = config_of(tmp_path, "inner.unknown_horizon=0.0")
     cell, inner, curriculum = loaded.cell.build(), loaded.inner, loaded.curriculum
-    problem = Problem(loaded.families[0].build(), cell, inner.augmentation, inner.truncation)
+    loop = InnerLoop(loaded.families[0].build(), cell, inner.augmentation, inner.truncation)
     weights = eqx.filter(cell, eqx.is_array)
     assert curriculum is not None
 
@@ -53,13 +54,13 @@ def test_horizons_respect_the_limit_of_the_meta_step(tmp_path: pathlib.Path) -> 
     def horizons(meta_step: jax.Array) -> jax.Array:
         longest = curriculum.longest_at(meta_step, LONG)
         assert longest is not None
-        return draw(problem.limited(longest), weights, jax.random.key(0), 256).horizon
+        return draw(loop.with_longest(longest), weights, jax.random.key(0), 256).horizon
 
     for meta_step in (0, 1, 2, METASTEPS, 10 * METASTEPS):
         drawn, limit = np.asarray(horizons(jnp.array(meta_step))), SHORT * 16 ** min(meta_step / METASTEPS, 1)
         assert drawn.min() >= SHORT and 0.8 * limit < drawn.max() <= limit * (1 + 1e-5)
-    plain = np.asarray(jax.jit(lambda key: draw(problem, weights, key, 256).horizon)(jax.random.key(0)))
-    np.testing.assert_allclose(plain, drawn, atol=problem.truncation)
+    plain = np.asarray(jax.jit(lambda key: draw(loop, weights, key, 256).horizon)(jax.random.key(0)))
+    np.testing.assert_allclose(plain, drawn, atol=loop.truncation)
 
 
 def run_for(machine: MetaStep, state: TrainerState, meta_steps: int) -> tuple[TrainerState, list[int]]:
@@ -70,7 +71,8 @@ def run_for(machine: MetaStep, state: TrainerState, meta_steps: int) -> tuple[Tr
     return state, families
 
 
-@pytest.mark.parametrize("kind", ["truncated", pytest.param("persistent", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["truncated", "persistent"])
 def test_families_join_horizons_grow_and_a_run_goes_on_from_any_meta_step(tmp_path: pathlib.Path, kind: str) -> None:
     loaded = config_of(tmp_path, f"estimator.kind={kind}")
     machine = MetaStep(loaded)
@@ -80,9 +82,9 @@ def test_families_join_horizons_grow_and_a_run_goes_on_from_any_meta_step(tmp_pa
 
     early, _ = run_for(machine, start, METASTEPS)
     # A family that does not take part keeps its tasks as they are, and the first is at its shortest horizons.
-    assert eqx.tree_equal(early.carried[1], start.carried[1])
-    assert not eqx.tree_equal(early.carried[0], start.carried[0])
-    tasks = start.carried[0] if kind == "truncated" else start.carried[0].plus
+    assert eqx.tree_equal(early.carries[1], start.carries[1])
+    assert not eqx.tree_equal(early.carries[0], start.carries[0])
+    tasks = start.carries[0] if kind == "truncated" else start.carries[0].plus
     assert np.asarray(tasks.horizon).max() == SHORT
 
     # What a checkpoint holds, taken up by programs that know nothing of the meta-steps before.

@@ -13,8 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from mnemo_compile.frozen import load_bundle
 from mnemo_compile.errors import MnemoError
+from mnemo_compile.frozen import load_bundle
 from mnemo_compile.meta import _processes, Place
 
 QUICK = """
@@ -113,6 +113,7 @@ def assert_same(one: pathlib.Path, other: pathlib.Path) -> None:
     assert load_bundle(one / "bundle").digest == load_bundle(other / "bundle").digest
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_and_two_processes_reach_the_same_weights(
     quick: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -191,56 +192,3 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
         where = f"127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(MnemoError, match=f"nobody listens at {where}.*start process 0 there"):
             _processes.join(Place(where, processes=2, process=1))
-
-
-LAID_OUT = """
-import jax, jax.numpy as jnp, numpy as np
-from mnemo_compile.meta._estimators import *
-from mnemo_compile.meta._sharding import *
-
-for count in range(1, 40):
-    mesh = task_mesh(count)
-    assert mesh.size == max(n for n in range(1, 9) if count % n == 0)
-    for tasks in (1, count, 3 * count, 8):
-        sharding = over_tasks(mesh, tasks)
-        x = np.full((tasks, 2), -0.0, np.float32)
-        x[0, 0], x[-1, 1] = np.nan, np.inf
-        laid = put(x, sharding)
-        assert len({str(shard.index) for shard in laid.addressable_shards}) == np.gcd(mesh.size, tasks)
-        assert fetch(laid).tobytes() == x.tobytes()
-        assert fetch(put(x, everywhere(sharding))).tobytes() == x.tobytes()
-
-
-class Matrices(AbstractUnroll):
-    def draw(self, weights, key):
-        return jax.random.normal(key, (20, 20))
-
-    def run(self, weights, inner):
-        inner = inner @ inner / 20 * weights
-        return inner, jnp.mean(inner)
-
-    def ended(self, inner):
-        return jnp.zeros((), bool), jnp.zeros((), bool)
-
-
-def estimate(estimator, mesh):
-    tasks = over_tasks(mesh, 8)
-    unroll, weights, key = Spread(Matrices(), tasks), jnp.ones(()), jax.random.key(0)
-    carried = jax.jit(lambda: estimator.init(unroll, weights, key), out_shardings=tasks)()
-    step = jax.jit(lambda carried: estimator.step(unroll, weights, carried, key), in_shardings=(tasks,))
-    step = step.lower(carried).compile()
-    return step(carried), step.cost_analysis()["flops"]
-
-
-for estimator in (TruncatedBackpropagation(8), PersistentEvolution(16), EvolutionStrategies(2, 16)):
-    (eight, share), (one, whole) = (estimate(estimator, task_mesh(size)) for size in (8, 1))
-    assert share < whole / 6, estimator
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), eight, one)
-"""
-
-
-def test_each_device_has_its_share_of_tasks_and_of_the_work() -> None:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    laid_out = [sys.executable, "-c", LAID_OUT]
-    process = subprocess.run(laid_out, capture_output=True, text=True, env=environment, check=False)
-    assert process.returncode == 0, process.stderr

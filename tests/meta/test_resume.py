@@ -73,7 +73,7 @@ def test_interruption_saves_and_says_how_to_go_on(
     config: pathlib.Path, tmp_path: pathlib.Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "a run"
-    overrides = ("--set", "outer.validate_every=7", "--set", 'outer.trains=["context_out"]')
+    overrides = ("--set", "outer.validate_every=7", "--set", 'outer.trains=["network.context.output"]')
     more = ("--steps", "100000", "--seed", "3", *overrides)
     process = start(config, out, *more)
     wait_for(process, out, 5)

@@ -1,4 +1,4 @@
-"""A warm start: a run that begins with the weights of another."""
+"""A warm start: a run that begins with the weights of a meta-trained cell."""
 
 import json
 import pathlib
@@ -7,9 +7,9 @@ import equinox as eqx
 import numpy as np
 import pytest
 
-from mnemo_compile.frozen import freeze, FrozenCell
 from mnemo_compile.cell import cell_config, cell_weights
 from mnemo_compile.errors import UsageError
+from mnemo_compile.frozen import freeze, FrozenCell
 from mnemo_compile.meta import load_config, meta_train, Start
 from mnemo_compile.meta._meta_step import MetaStep
 from mnemo_compile.meta._start import first_cell, starting_from
@@ -33,7 +33,7 @@ def adam(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def frozen_of(rate: float, beta1: float = 0.9, seed: int = 5) -> FrozenCell:
-    """A cell that says of itself another rate than it has."""
+    """A cell whose rate differs from that of its configuration."""
     cell = cell_config({"kind": "adam", "beta1": beta1, "seed": seed}).build()
     return freeze(eqx.tree_at(lambda c: c.learning_rate, cell, np.float32(rate)), name="before", version="0.0.0")
 
@@ -57,9 +57,9 @@ def test_what_does_not_fit_is_refused_with_what_differs(adam: pathlib.Path) -> N
         load_config(str(adam), ("start=runs/before",))
 
 
-def test_a_cell_with_another_prior_whose_state_is_kept_more_exactly_fits(config: pathlib.Path) -> None:
+def test_a_cell_with_another_prior_and_state_dtype_fits(config: pathlib.Path) -> None:
     before = freeze(load_config(str(config)).cell.build(), name="b", version="0.0.0")
-    others = ("cell.state_dtype=bfloat16", "cell.seed=9", "cell.sample_chunks=2", "cell.cautious=1.0")
+    others = ("cell.state_dtype=bfloat16", "cell.seed=9", "cell.sample_chunks=2", "cell.prior.cautious=1.0")
     coarse = load_config(str(config), others)
     warm = starting_from(coarse, Start("b", before))
     assert warm.start == before.digest and warm.cell == coarse.cell != before.config
@@ -85,8 +85,8 @@ def test_every_weight_is_that_of_the_cell(adam: pathlib.Path, config: pathlib.Pa
     start = Start("a", frozen_of(0.25))
     run = starting_from(load_config(str(adam)), start)
     state = MetaStep(run, first_cell(run, start)).init()
-    for kept in (state.weights, state.average, state.best):
-        assert float(kept.learning_rate) == 0.25
+    for weights in (state.weights, state.average, state.best):
+        assert float(weights.learning_rate) == 0.25
 
 
 def test_a_run_goes_on_from_another_and_says_so(adam: pathlib.Path, tmp_path: pathlib.Path) -> None:

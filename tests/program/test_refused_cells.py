@@ -15,11 +15,12 @@ from mnemo_compile.cell import (
     Adam,
     AdamConfig,
     cell_config,
+    Chunks,
     MemorySlot,
     register_cell,
 )
 from mnemo_compile.errors import MnemoError, UsageError
-from mnemo_compile.exporters import emitted_text, TARGETS
+from mnemo_compile.exporters import emitted_text, targets
 from mnemo_compile.frozen import freeze
 from mnemo_compile.program import compile_cell
 
@@ -35,26 +36,14 @@ class Scripted(AbstractCell):
     sample_chunks: int = eqx.field(static=True, default=16)
     memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True, default=())
 
-    def initial_state(self) -> dict[str, Any]:
-        return {}
-
     def measure(self, grad: Any) -> Any:
         return {"square": jnp.sum(grad * grad, axis=1)}
 
-    def encode(self, param: Any, grad: Any, memory: Any, valid: Any, moments: Any, facts: Any, state: Any) -> Any:
-        return {}
+    def decode(self, chunks: Chunks, context: Any) -> Any:
+        return self.rule(chunks.grad), {}
 
-    def share(self, summary: Any, moments: Any, facts: Any, clock: Any, state: Any) -> Any:
-        return {}
-
-    def recall(self, summary: Any, network: Any, moments: Any, facts: Any, clock: Any, state: Any) -> Any:
-        return {}, {}
-
-    def decode(self, param: Any, grad: Any, memory: Any, valid: Any, context: Any) -> Any:
-        return self.rule(grad), {}
-
-    def scale(self, context: Any, spread: Any) -> Any:
-        return jnp.ones_like(spread["count"])
+    def scale(self, context: Any, direction: Any) -> Any:
+        return jnp.ones_like(direction["count"])
 
 
 calls: list[Any] = []
@@ -121,7 +110,7 @@ def test_what_no_target_could_do_is_refused_by_phase_and_line(rule: Rule, messag
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", targets())
 def test_a_primitive_that_a_target_lacks_is_named_with_its_line_and_what_there_is(target: str) -> None:
     frozen = freeze(Sorting(SortingConfig()), name="sorting", version="1.0.0")
     expected = (
@@ -165,7 +154,7 @@ def test_a_kind_belongs_to_one_class() -> None:
         def build(self) -> AbstractCell:
             return AdamConfig().build()
 
-    with pytest.raises(UsageError, match="the kind 'adam' is mnemo_compile.cell._adam.AdamConfig's"):
+    with pytest.raises(UsageError, match="the kind 'adam' belongs to mnemo_compile.cell._adam.AdamConfig"):
         register_cell(Other)
     with pytest.raises(UsageError, match="has no kind"):
         register_cell(AbstractCellConfig)

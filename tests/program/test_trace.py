@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mnemo_compile.cell import cell_config
-from mnemo_compile.program import CLOSED_SET, compile_cell, optimise, PHASES, Program, rows_of, trace
+from mnemo_compile.program import CLOSED_SET, compile_cell, optimise, Program, rows_of, trace
+from mnemo_compile.step import PHASES
 
 Arrays = Mapping[str, Any]
 WEIGHTS = {"a.matrix": np.ones((3, 4), np.float32), "rate": np.float32(0.5) * np.ones((), np.float32)}
@@ -88,17 +89,21 @@ def test_a_column_of_rows_is_a_slice() -> None:
 def test_what_others_keep_from_the_garbage_collector_stays_kept(is_frozen: bool) -> None:
     during = []
 
+    def is_heap_frozen() -> bool:
+        # CPython 3.12 keeps some hundred objects from the collector when it starts.
+        return gc.get_freeze_count() > 1000
+
     def function(weights: Arrays, inputs: Arrays) -> dict[str, Any]:
-        during.append(gc.get_freeze_count())
+        during.append(is_heap_frozen())
         return {"y": -inputs["x"]}
 
     if is_frozen:
         gc.freeze()
     try:
-        before = gc.get_freeze_count()
+        before = is_heap_frozen()
         traced(function, x=rows_of(4))
-        assert during[0] > 0
-        assert (before > 0) == (gc.get_freeze_count() > 0) == is_frozen
+        assert during[0]
+        assert before == is_heap_frozen() == is_frozen
     finally:
         gc.unfreeze()
 
@@ -109,7 +114,7 @@ def test_every_phase_of_a_cell_is_said_in_the_closed_set(kernel: str) -> None:
     compiled = compile_cell(cell)
     assert tuple(compiled.programs) == tuple(name for name in PHASES if name != "share")
     used = {equation.primitive for program in compiled.programs.values() for equation in program.equations}
-    assert used <= CLOSED_SET.keys()
+    assert used <= CLOSED_SET
     named = {value.name for program in compiled.programs.values() for value in program.weights}
     assert named == compiled.weights.keys()
 

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from mnemo_compile.cell import cell_config
-from mnemo_compile.step import Layout, reference, sampled_chunks, shape_facts
+from mnemo_compile.step import Layout, reference, sampled_chunks, shape_numbers
 from tests.helpers import layout_of, learned_cell, normal, relative, trajectory
 
 # Few sets of shapes, so that each is compiled once and met by many examples.
@@ -34,13 +34,14 @@ def whole_rows(cell, shape, seed):
 
 
 @eqx.filter_jit
-def encoded_sum(cell, block, moments, facts, state):
-    rows = block[0].shape[0]
+def encoded_sum(cell, block, moments, numbers, state):
+    rows = len(block["param"])
 
     def of_rows(tree):
         return {name: jnp.broadcast_to(value, (rows, *value.shape)) for name, value in tree.items()}
 
-    encoded = cell.encode(*block, of_rows(moments), of_rows(facts), of_rows(state))
+    groups = {"moments": of_rows(moments), "shape": of_rows(numbers), "state": of_rows(state)}
+    (encoded,) = reference.run_phase(cell, "encode", {**block, **groups}).values()
     return {name: jnp.sum(value, axis=0) for name, value in encoded.items()}
 
 
@@ -55,9 +56,9 @@ def test_summary_of_a_tensor_is_the_sum_over_any_split(seed: int, coordinates: i
     layout, param, grad, memory = whole_rows(cell, (coordinates,), seed)
     moments = {name: jnp.sum(value) for name, value in cell.measure(grad).items()}
     state = {name: value + 1.0 for name, value in cell.initial_state().items()}
-    facts = {name: jnp.asarray(value[0]) for name, value in layout.facts.items()}
-    rows = (param, grad, memory, jnp.asarray(layout.valid))
-    whole = encoded_sum(cell, rows, moments, facts, state)
+    numbers = {name: jnp.asarray(value[0]) for name, value in layout.shape_rows.items()}
+    rows = {"param": param, "grad": grad, "memory": memory, "valid": jnp.asarray(layout.valid)}
+    whole = encoded_sum(cell, rows, moments, numbers, state)
 
     parts, start = [], 0
     for size in itertools.cycle(sizes):
@@ -65,7 +66,7 @@ def test_summary_of_a_tensor_is_the_sum_over_any_split(seed: int, coordinates: i
         if start == len(param):
             break
         block = jax.tree.map(lambda x, a=start, b=start + size: x[a:b], rows)
-        parts.append(encoded_sum(cell, block, moments, facts, state))
+        parts.append(encoded_sum(cell, block, moments, numbers, state))
         start += size
     for name in whole:
         assert relative(jnp.sum(jnp.stack([part[name] for part in parts]), axis=0), whole[name]) <= 1e-5
@@ -83,10 +84,10 @@ def test_sample_is_evenly_spaced_and_complete_where_it_can_be(chunks: int, sampl
 
 
 @hypothesis.given(shape=st.lists(st.integers(1, 9), min_size=2, max_size=4), order=st.randoms())
-def test_a_transpose_has_the_same_facts(shape: list[int], order) -> None:
+def test_a_transpose_has_the_same_numbers(shape: list[int], order) -> None:
     transposed = list(shape)
     order.shuffle(transposed)
-    assert shape_facts(shape) == shape_facts(transposed)
+    assert shape_numbers(shape) == shape_numbers(transposed)
 
 
 @hypothesis.given(

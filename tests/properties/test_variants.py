@@ -1,4 +1,4 @@
-"""What must hold of a step, of every variant of the cell; and the optimizers that variants become."""
+"""Properties of the step that every variant of Mnemosyne has, and the known optimizers that some variants are."""
 
 import functools
 import json
@@ -14,13 +14,14 @@ import optax
 import pytest
 
 from mnemo_compile.cell import AbstractCell, cell_config
-from mnemo_compile.program import compile_cell, CompiledCell, evaluate, memory_shape
+from mnemo_compile.program import compile_cell, CompiledCell, evaluate
 from mnemo_compile.step import reference, ROLES, shape_role
+from mnemo_compile.step._rounding import dithered, thresholds
 from tests.cells import variants
 from tests.helpers import layout_of, learned, normal, relative, trajectory
 
 SHAPES = [(), (11,), (64, 3), (9, 8), (3, 3, 5)]
-"""Every role that a shape has, of less than a chunk to more than are sampled."""
+"""Shapes of every role, from less than one chunk to more chunks than the sample has."""
 
 
 @functools.lru_cache(maxsize=4)
@@ -30,7 +31,7 @@ def compiled(variant: str) -> tuple[AbstractCell, CompiledCell]:
 
 
 def some(count: int) -> hypothesis.settings:
-    # Each variant is compiled, so that shrinking would take longer than reading what failed.
+    # Each variant is compiled, so shrinking would take longer than reading the failure.
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
     return hypothesis.settings(max_examples=count, deadline=None, phases=phases)
 
@@ -81,17 +82,17 @@ def test_what_must_hold_of_many_variants(variant: dict[str, Any], seed: int) -> 
 
 
 def rows_of_a_step(cell: AbstractCell, seed: int, steps: int = 3) -> dict[str, np.ndarray]:
-    """What the phases of a step are given: chunks of all tensors, and the rows of their tensors."""
+    """The inputs of a step's phases: chunks of all tensors, each with the row of its tensor."""
     layout = layout_of(cell, SHAPES)
     params, state = trajectory(cell, SHAPES, normal(seed, SHAPES), [normal(seed + 1 + t, SHAPES) for t in range(steps)])
     grad = reference.pack(layout, normal(seed + 9, SHAPES))
     owner = np.asarray(layout.owner.argmax(axis=1))
     rows: dict[str, Any] = {"param": reference.pack(layout, params), "grad": grad, "valid": layout.valid}
     rows.update((f"memory.{name}", value) for name, value in state.memory.items())
-    rows.update((f"facts.{name}", value[owner]) for name, value in layout.facts.items())
+    rows.update((f"shape.{name}", value[owner]) for name, value in layout.shape_rows.items())
     rows.update((f"state.{name}", value[owner]) for name, value in state.recall.items())
-    given = {"clock.step": 3.0, "clock.total": 20.0, "hyper.lr": 1.0, "hyper.weight_decay": 0.1, "guard.finite": 1.0}
-    rows.update((name, np.full(len(owner), value, np.float32)) for name, value in given.items())
+    numbers = {"clock.step": 3.0, "clock.total": 20.0, "hyper.lr": 1.0, "hyper.weight_decay": 0.1, "finite": 1.0}
+    rows.update((name, np.full(len(owner), value, np.float32)) for name, value in numbers.items())
     return {"owner": owner, **{name: np.asarray(value) for name, value in rows.items()}}
 
 
@@ -111,7 +112,7 @@ def test_any_split_of_the_chunks_gives_the_same_step(variant: dict[str, Any], se
         return np.stack([values[of == tensor].sum(axis=0) for tensor in range(len(SHAPES))])
 
     def summed(phase: str) -> None:
-        """The phase's sums are those of its parts', and go to every chunk of their tensor."""
+        """Checks that a phase's sums are those of its parts, and gives them to the chunks of their tensor."""
         if phase not in programs.programs:
             return
         whole = run(programs.programs[phase], rows)
@@ -139,7 +140,7 @@ def test_any_split_of_the_chunks_gives_the_same_step(variant: dict[str, Any], se
         joined = np.concatenate([each[name] for each in apart])
         np.testing.assert_allclose(joined, value, rtol=1e-5, atol=1e-6 * float(np.abs(value).max()) + 1e-30)
 
-    # What a tensor does not keep says nothing.
+    # A slot has no effect in tensors that do not have it.
     roles = np.array([shape_role(shape) for shape in SHAPES])[owner]
     for slot in cell.memory_slots:
         if slot.roles is not None:
@@ -156,20 +157,27 @@ def test_bytes_of_state_are_known_before_there_is_any(variant: dict[str, Any]) -
     shape = (24, 16)
     role, chunks = shape_role(shape), 24 * 16 // cell.chunk_length
     sizes = {"float32": 4, "bfloat16": 2}
-    kept = sum(
-        sizes[slot.dtype] * chunks * int(np.prod(memory_shape(slot, cell.chunk_length)))
+    total = sum(
+        sizes[slot.dtype] * chunks * int(np.prod(slot.row_shape(cell.chunk_length)))
         for slot in cell.memory_slots
-        if slot.roles is None or role in slot.roles
+        if slot.applies_to(role)
     )
-    assert kept / (24 * 16) == sum(slot.bytes_a_coordinate(role, cell.chunk_length) for slot in cell.memory_slots)
+    assert total / (24 * 16) == sum(slot.bytes_per_parameter(role, cell.chunk_length) for slot in cell.memory_slots)
 
 
 NOTHING_LEARNED = {"kind": "mnemosyne", "chunk_length": 8, "sample_chunks": 64}
+
+
+def with_prior(**prior: float) -> AbstractCell:
+    """A cell that has learned nothing, with these settings of its prior."""
+    return cell_config({"kind": "mnemosyne", "token": 2, "prior": prior}).build()
+
+
 WISE = st.sampled_from([[], ["vector"], list(ROLES)])
 
 
 def directions(cell: AbstractCell, seed: int, shape: tuple[int, ...], steps: int) -> jax.Array:
-    """Where a step goes from, with constant gradients' noise behind it."""
+    """The change of a tensor in its last step, on random gradients."""
     history = [normal(seed + 1 + step, [shape]) for step in range(steps)]
     params = normal(seed, [shape])
     before, _ = trajectory(cell, [shape], params, history[:-1])
@@ -184,9 +192,9 @@ def expected(transformation: Any, seed: int, shape: tuple[int, ...], steps: int)
     return direction[0].ravel()
 
 
-def assert_parallel(given: jax.Array, true: jax.Array) -> None:
-    """The same direction. How far, the cell decides by itself."""
-    assert relative(given / jnp.linalg.norm(given), true / jnp.linalg.norm(true)) <= 2e-4
+def assert_parallel(direction: jax.Array, true: jax.Array) -> None:
+    """The same direction, of any length."""
+    assert relative(direction / jnp.linalg.norm(direction), true / jnp.linalg.norm(true)) <= 2e-4
 
 
 @hypothesis.given(
@@ -203,14 +211,14 @@ def test_one_feature_that_is_one_is_bias_corrected_momentum_and_over_the_second_
     variant = {**NOTHING_LEARNED, "momentum": [momentum], "coordinate_wise": wise, "second_moments": moments}
     cell = cell_config({**variant, "second_moment": 0.99}).build()
     if moments == "full":
-        known = optax.scale_by_adam(b1=momentum, b2=0.99, eps=0.0)
+        optimizer = optax.scale_by_adam(b1=momentum, b2=0.99, eps=0.0)
     else:
-        known = optax.ema(momentum, debias=True)
-    assert_parallel(directions(cell, seed, shape, 6), expected(known, seed, shape, 6))
+        optimizer = optax.ema(momentum, debias=True)
+    assert_parallel(directions(cell, seed, shape, 6), expected(optimizer, seed, shape, 6))
 
 
 def test_factors_of_a_tensor_of_rank_one_are_its_second_moment() -> None:
-    """Chunks are rows here, and each gradient's square is an outer product that only its size tells from the others."""
+    """Chunks are rows here. The square of each gradient is the same outer product, up to a factor."""
     random = np.random.default_rng(0)
     pattern = np.exp(random.normal(size=(12, 1)) + random.normal(size=(1, 8)))
     shape, moved = (12, 8), []
@@ -229,25 +237,22 @@ def test_factors_of_a_tensor_of_rank_one_are_its_second_moment() -> None:
 @hypothesis.given(seed=st.integers(0, 2**16), exponent=st.integers(-20, 20), discount=st.sampled_from([0.0, 0.9]))
 @hypothesis.settings(max_examples=10, deadline=None)
 def test_rounding_to_bfloat16_keeps_the_mean(seed: int, exponent: int, discount: float) -> None:
-    """A constant is kept exactly by 256 steps of it, and so is a running mean, within what a step rounds."""
+    """The mean of 256 rounded steps is exact for a constant, and for a running mean within what a step rounds."""
     x = jnp.asarray(np.random.default_rng(seed).normal(size=(3, 50)) * 2.0**exponent, jnp.float32)
-    kept, mean = jnp.zeros_like(x), jnp.zeros_like(x)
+    memory, mean = jnp.zeros_like(x), jnp.zeros_like(x)
     for step in range(256 if discount == 0.0 else 512):
-        new = discount * kept + (1 - discount) * x
-        kept = reference.dithered(new, reference._thresholds(new, jnp.full(3, float(step)), 0))
+        new = discount * memory + (1 - discount) * x
+        memory = dithered(new, thresholds(new, jnp.full(3, float(step)), 0))
         if step >= 256 or discount == 0.0:
-            mean = mean + kept / 256
+            mean = mean + memory / 256
     np.testing.assert_allclose(mean, x, rtol=2e-5 if discount == 0.0 else 2e-3)
-    np.testing.assert_array_equal(reference.dithered(kept, jnp.full_like(kept, 0.01)), kept)
+    np.testing.assert_array_equal(dithered(memory, jnp.full_like(memory, 0.01)), memory)
 
 
 @hypothesis.given(total=st.integers(1, 4000))
 @hypothesis.settings(max_examples=10, deadline=None)
-def test_a_horizon_shortens_steps_by_the_root_of_what_it_is_longer_and_a_shorter_one_does_not(total: int) -> None:
-    plain, shortened = (
-        cell_config({"kind": "mnemosyne", "token": 2, "reference_horizon": reference}).build()
-        for reference in (0, 1000)
-    )
+def test_a_long_horizon_shortens_steps_by_the_root_of_the_ratio(total: int) -> None:
+    plain, shortened = (with_prior(reference_horizon=number) for number in (0, 1000))
     params, grads = normal(1, [(5, 4)]), normal(2, [(5, 4)])
     layout = layout_of(plain, [(5, 4)])
     start, grad = reference.pack(layout, params), reference.pack(layout, grads)
@@ -264,11 +269,9 @@ def test_a_horizon_shortens_steps_by_the_root_of_what_it_is_longer_and_a_shorter
 
 
 @pytest.mark.parametrize("matrices", [1, 4])
-def test_a_deeper_network_takes_steps_smaller_by_the_root_of_what_it_has_more_matrices(matrices: int) -> None:
+def test_a_deep_network_shortens_steps_by_the_root_of_the_ratio(matrices: int) -> None:
     shapes = [(5, 4)] * matrices + [(3,)]
-    plain, shortened = (
-        cell_config({"kind": "mnemosyne", "token": 2, "reference_matrices": reference}).build() for reference in (0, 2)
-    )
+    plain, shortened = (with_prior(reference_matrices=number) for number in (0, 2))
     layout = layout_of(plain, shapes)
     start, grad = reference.pack(layout, normal(1, shapes)), reference.pack(layout, normal(2, shapes))
     steps = [
@@ -287,10 +290,8 @@ def test_a_deeper_network_takes_steps_smaller_by_the_root_of_what_it_has_more_ma
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (8, 8), (32, 2), (4, 16), (2, 4, 8), (200,)])
-def test_a_wider_matrix_takes_steps_smaller_by_the_root_of_what_it_is_wider(shape: tuple[int, ...]) -> None:
-    plain, shortened = (
-        cell_config({"kind": "mnemosyne", "token": 2, "reference_width": reference}).build() for reference in (0, 4)
-    )
+def test_a_wide_matrix_shortens_steps_by_the_root_of_the_ratio(shape: tuple[int, ...]) -> None:
+    plain, shortened = (with_prior(reference_width=number) for number in (0, 4))
     shapes = [shape, (3,)]
     layout = layout_of(plain, shapes)
     start, grad = reference.pack(layout, normal(1, shapes)), reference.pack(layout, normal(2, shapes))
@@ -313,9 +314,10 @@ def test_a_wider_matrix_takes_steps_smaller_by_the_root_of_what_it_is_wider(shap
 
 @hypothesis.given(seed=st.integers(0, 2**16), power=st.sampled_from([0.5, 1.0]), mean=st.sampled_from([0.0, 1.0, 8.0]))
 @hypothesis.settings(max_examples=10, deadline=None)
-def test_a_step_follows_the_signal_to_noise_as_adams_does_to_this_power(seed: int, power: float, mean: float) -> None:
+def test_a_step_follows_a_power_of_the_signal_to_noise_that_adams_follows(seed: int, power: float, mean: float) -> None:
     plain, following = (
-        cell_config({**NOTHING_LEARNED, "momentum": [0.9], "signal_to_noise": each}).build() for each in (0.0, power)
+        cell_config({**NOTHING_LEARNED, "momentum": [0.9], "prior": {"signal_to_noise": each}}).build()
+        for each in (0.0, power)
     )
     shape, steps = (16, 8), 12
     params = normal(seed, [shape])
@@ -328,7 +330,7 @@ def test_a_step_follows_the_signal_to_noise_as_adams_does_to_this_power(seed: in
     for cell in (plain, following):
         before, after = (trajectory(cell, [shape], params, grads)[0][0] for grads in (history[:-1], history))
         moved.append((after - before).ravel())
-    # What comes before the last step differs too, and with it the matrix that the last is relative to.
+    # Earlier steps differ too, and with them the matrix that the last step is relative to.
     sizes = [float(jnp.linalg.norm(each)) for each in moved]
     rms = float(jnp.sqrt(jnp.mean(jnp.square(direction[0]))))
     assert sizes[1] / sizes[0] == pytest.approx((rms / 0.5) ** power, rel=0.02)
@@ -338,13 +340,13 @@ def test_a_step_follows_the_signal_to_noise_as_adams_does_to_this_power(seed: in
 @functools.cache
 def step_of(cautious: float) -> tuple[AbstractCell, Any]:
     """A cell with this much caution that has learned nothing, and its step, jitted."""
-    cell = cell_config({"kind": "mnemosyne", "token": 2, "nesterov": 0.4, "cautious": cautious}).build()
+    cell = with_prior(nesterov=0.4, cautious=cautious)
     return cell, jax.jit(functools.partial(reference.step, cell, layout_of(cell, [(16, 8)])))
 
 
 @hypothesis.given(seed=st.integers(0, 2**16), cautious=st.sampled_from([0.25, 1.0]))
 @hypothesis.settings(max_examples=10, deadline=None)
-def test_caution_takes_its_share_of_what_goes_up_the_gradient(seed: int, cautious: float) -> None:
+def test_caution_takes_its_fraction_of_the_steps_against_the_gradient(seed: int, cautious: float) -> None:
     (cell, plain), (_, careful) = step_of(0.0), step_of(cautious)
     layout = layout_of(cell, [(16, 8)])
     param = reference.pack(layout, normal(seed, [(16, 8)]))
@@ -356,7 +358,7 @@ def test_caution_takes_its_share_of_what_goes_up_the_gradient(seed: int, cautiou
     slope = np.asarray(grad).ravel()
     is_with, is_against = (sign * moved * slope > 0.05 * np.abs(moved).max() for sign in (-1, 1))
     hypothesis.assume(is_against.any())
-    # What agrees grows by one factor, for the direction's root mean square is divided out.
+    # Steps with the gradient grow by one factor, because the direction is divided by its root mean square.
     grown = less[is_with] / moved[is_with]
     np.testing.assert_allclose(grown, grown[0], rtol=1e-3)
     assert grown[0] > 1

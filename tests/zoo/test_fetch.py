@@ -11,8 +11,8 @@ import threading
 import pytest
 from hypothesis import given, HealthCheck, settings, strategies as st
 
-from mnemo_compile.frozen import BUNDLE_FILES, load_bundle
 from mnemo_compile.errors import MnemoError
+from mnemo_compile.frozen import BUNDLE_FILES, load_bundle
 from mnemo_compile.zoo import _fetch, _transport, Entry, open_zoo, parse_reference
 
 
@@ -112,7 +112,7 @@ def test_a_server_that_is_not_there(tmp_path: pathlib.Path) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         sentence = refusal(url, tmp_path / "out")
     assert f"{url}/index.json cannot be read" in sentence
-    assert "look at the address and the network" in sentence
+    assert "check the address and the network" in sentence
 
 
 def test_a_protocol_that_is_none(tmp_path: pathlib.Path) -> None:
@@ -260,15 +260,15 @@ def test_an_index_whose_files_lead_elsewhere(zoo_folder, tmp_path: pathlib.Path)
 
 def test_an_index_that_lists_a_version_twice(zoo_folder, tmp_path: pathlib.Path) -> None:
     change_index(zoo_folder, lambda data: data["entries"].append(data["entries"][0]))
-    assert "is there twice" in refusal(str(zoo_folder), tmp_path / "out")
+    assert "is listed twice" in refusal(str(zoo_folder), tmp_path / "out")
 
 
 def test_an_index_that_promises_another_cell(zoo_folder, tmp_path: pathlib.Path) -> None:
     change_index(zoo_folder, lambda data: [entry.update(digest="ab" * 32) for entry in data["entries"]])
-    assert "the zoo's index promises small-cell@1.2.0 with digest abababababab" in refusal(
+    assert "the index of the zoo has small-cell@1.2.0 with digest abababababab" in refusal(
         str(zoo_folder), tmp_path / "out"
     )
-    with pytest.raises(MnemoError, match="index promises"):
+    with pytest.raises(MnemoError, match="index of the zoo has"):
         open_zoo(str(zoo_folder)).load(find(str(zoo_folder)))
 
 

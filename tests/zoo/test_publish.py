@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mnemo_compile.frozen import FrozenCell, save
 from mnemo_compile.errors import MnemoError, UsageError
+from mnemo_compile.frozen import FrozenCell, save
 from mnemo_compile.zoo import _publish, open_zoo, parse_reference, publish
 
 Freeze = Callable[..., FrozenCell]

@@ -1,20 +1,19 @@
-"""What the READMEs of the targets share whose step is that of one tensor."""
+"""Parts of the README that these targets share. Markdown has one sentence per line."""
 
 import json
-import textwrap
 from collections.abc import Iterable
 
-from ...step import ROLES, TALL
-from ...program import CompiledCell, OF_TENSORS
-from ._shapes import carried, measures, network, share_inputs, step_inputs
+from ...program import CompiledCell
+from ...step import EMBEDDING_ASPECT, group_of, ROLES
+from ._shapes import carried, network, refuses, share_inputs, step_inputs
 
-_TOLD = {
-    "matrix": "1 for a tensor of two axes and more, else 0",
-    "aspect": "longest axis over the product of the others; 1 for fewer than two axes",
-    "role": f"what the tensor is to its network: {', '.join(f'{i} {role}' for i, role in enumerate(ROLES))}",
-    "total_steps": "how many steps will be taken, 0 if that is not known",
-    "lr": "multiplies the step; 1",
-    "weight_decay": "decoupled; 0",
+_ABOUT = {
+    "matrix": "1 for two axes or more, else 0",
+    "aspect": "longest axis over the product of the others, 1 for fewer than two axes",
+    "role": f"the role's number: {', '.join(f'{i} {role}' for i, role in enumerate(ROLES))}",
+    "total_steps": "the number of steps of the run, 0 if unknown",
+    "lr": "multiplies the step, 1",
+    "weight_decay": "decoupled weight decay, 0",
     "step": "steps taken",
     "skipped": "steps refused because a gradient was not finite",
     "state": "the tensor's state",
@@ -23,7 +22,7 @@ _TOLD = {
 
 
 def input_table(compiled: CompiledCell, *, has_bfloat16: bool) -> str:
-    """The inputs of the step as a table. `has_bfloat16` is whether what is kept in bfloat16 comes in that."""
+    """The inputs of the step as a table. `has_bfloat16` says whether slots of bfloat16 have that dtype here."""
     rows = ["| input | shape | what it is |", "|---|---|---|", "| `param`, `grad` | N | the tensor and its gradient |"]
     for name, shape in step_inputs(compiled).items():
         if name not in ("param", "grad"):
@@ -33,87 +32,100 @@ def input_table(compiled: CompiledCell, *, has_bfloat16: bool) -> str:
 
 
 def _about(compiled: CompiledCell, name: str, *, has_bfloat16: bool) -> str:
-    group, _, key = name.partition(".")
+    group = group_of(name)
     if group != "memory":
-        return _TOLD[group]
-    slot = compiled.memory_slots[key]
+        return _ABOUT[group]
+    (slot,) = (slot for slot in compiled.memory_slots if name == f"memory.{slot.name}")
     suffix = ", in bfloat16" if slot.dtype == "bfloat16" and has_bfloat16 else ""
-    return f"the memory of each {slot.level}{suffix}"
+    return f"memory per {slot.per}{suffix}"
 
 
 def notes(compiled: CompiledCell, suffix: str) -> list[str]:
-    """Paragraphs below the table. `suffix` is that of the files."""
+    """Paragraphs below the table. `suffix` is the suffix of the files."""
     slots, inputs = compiled.memory_slots, step_inputs(compiled)
-    texts = [
-        f"`init{suffix}` makes {listed(carried(compiled))} of a `param`, as they are before the first step. "
-        f"`update{suffix}` gives for each of them, and for `param`, an output `next.…` of the same shape, the input of "
-        "the next step. `finite` is a scalar output: false where the step was refused and nothing changed. Refuse the "
-        "step of the other tensors too, to do what the other targets do."
+    paragraphs = [
+        [
+            f"`init{suffix}` computes the initial {joined(carried(compiled))} from a `param`.",
+            f"`update{suffix}` gives an output `next.…` of the same shape for each of them and for `param`.",
+            "It is the input of the next step.",
+            "`finite` is a scalar output: it is false where the step was refused and nothing changed.",
+            "Refuse the step of the other tensors too, as the other targets do.",
+        ]
     ]
-    if any(slot.level == "chunk" for slot in slots.values()):
-        texts.append(
-            f"C is the number of chunks: N / {compiled.chunk_length}, rounded up. The last one may have fewer than "
-            f"{compiled.chunk_length} coordinates."
+    if any(slot.per == "chunk" for slot in slots):
+        paragraphs.append(
+            [
+                f"C is the number of chunks: N / {compiled.chunk_length}, rounded up.",
+                f"The last one may have fewer than {compiled.chunk_length} coordinates.",
+            ]
         )
-    for name, slot in slots.items():
+    for slot in slots:
         if slot.roles is not None:
-            texts.append(
-                f"`memory.{name}` is kept by tensors of the {_plural('role', slot.roles)} {_spoken(slot.roles)}. Those "
-                "of other roles need not keep it: it is zeros for them each time."
+            roles = "role" if len(slot.roles) == 1 else "roles"
+            paragraphs.append(
+                [
+                    f"Tensors of the {roles} {_spoken(slot.roles)} have `memory.{slot.name}`.",
+                    "Tensors of other roles need not store it: give zeros each time.",
+                ]
             )
     if "role" in inputs:
-        texts.append(
-            "Of a tensor of which nothing is known but its shape, axes of size 1 not counted, the role is vector if it "
-            f"has fewer than two axes, convolution if more than two, else embedding if one axis is {TALL} times the "
-            "other or more, else matrix. The head is the layer that gives the network's output."
+        paragraphs.append(
+            [
+                "If only the shape of a tensor is known, ignore its axes of size 1.",
+                "The role is vector for fewer than two axes and convolution for more than two.",
+                f"With two axes it is embedding if one is {EMBEDDING_ASPECT} times the other or more, else matrix.",
+                "The head is the layer that gives the network's output.",
+            ]
         )
     if network(compiled):
-        # What no gradient goes into is finite whatever they are.
-        refused = "A sum that is not finite, as where some gradient is not, makes it refuse the step."
-        texts.append(
-            f"Tensors tell each other something before each step. `share{suffix}` takes "
-            f"{listed(share_inputs(compiled))} of a tensor, as `update{suffix}` does, and gives its terms of "
-            f"{listed(network(compiled))}. Add up those of all tensors that are trained together, and give the sums to "
-            f"`update{suffix}` with each of them. {refused if measures(compiled) else ''}"
+        # Sums that depend on no gradient are always finite.
+        refusal = [f"If a sum is not finite, `update{suffix}` refuses the step."] if refuses(compiled) else []
+        paragraphs.append(
+            [
+                "A step depends on sums over all tensors of the network.",
+                f"`share{suffix}` takes {joined(share_inputs(compiled))} of a tensor, as `update{suffix}` does.",
+                f"It gives the tensor's terms of {joined(network(compiled))}.",
+                "Add up the terms of all tensors that train together.",
+                f"Give the sums to `update{suffix}` with each of the tensors.",
+                *refusal,
+            ]
         )
-    return list(map(paragraph, texts))
+    return ["\n".join(lines) for lines in paragraphs]
 
 
 def phases_note(compiled: CompiledCell, form: str) -> str:
-    """What is in `phases/`. `form` is what a phase is there: a model, a function."""
-    phases = compiled.programs
-    of_tensors = [name for name in OF_TENSORS if name in phases]
-    summed = [name for name in phases if name not in ("recall", "share", "update")]
-    rows = f"rows of {listed(of_tensors)} are tensors, of the others" if of_tensors else "rows are"
-    give = "give" if len(summed) > 1 else "gives"
-    shared = "; what `share` gives is summed over the network's tensors" if "share" in phases else ""
-    return paragraph(
-        f"`phases/` holds {listed(phases)} as {form} of their own, for who splits a tensor among devices: {rows} "
-        f"chunks of {compiled.chunk_length} coordinates; what {listed(summed)} {give} is summed over "
-        f"a tensor's chunks{shared}. An output `next.…` is the next value of the input of that name."
-    )
+    """A description of `phases/`. `form` is what it contains: models or functions."""
+    plan = compiled.plan
+    of_tensors = [phase.name for phase in plan if phase.rows == "tensors"]
+    sums = [phase.name for phase in plan if phase.reduce == "tensor"]
+    others = "Rows of the others" if of_tensors else "Rows"
+    lines = [
+        f"`phases/` holds {joined(phase.name for phase in plan)} as separate {form}.",
+        "They are for programs that split a tensor among devices.",
+        *([f"Rows of {joined(of_tensors)} are tensors."] if of_tensors else []),
+        f"{others} are chunks of {compiled.chunk_length} coordinates.",
+        f"Sum the outputs of {joined(sums)} over a tensor's chunks.",
+        *(
+            f"Sum the outputs of `{phase.name}` over the network's tensors."
+            for phase in plan
+            if phase.reduce == "network"
+        ),
+        "An output `next.…` is the next value of the input of that name.",
+    ]
+    return "\n".join(lines)
 
 
 def numbers(compiled: CompiledCell) -> str:
-    """What the example gives every step, as Python."""
+    """The numbers that the example passes in every step, as Python source."""
     values = {"matrix": 0, "aspect": 1, "role": 0, "total_steps": 100, "lr": 1, "weight_decay": 0}
     return json.dumps({name: value for name, value in values.items() if name in step_inputs(compiled)})
 
 
-def paragraph(text: str) -> str:
-    """The text in lines of 120 characters."""
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
-
-
-def listed(names: Iterable[str]) -> str:
-    """`a`, `b` and `c`."""
+def joined(names: Iterable[str]) -> str:
+    """`a`, `b` and `c`, each in backticks."""
     return _spoken(f"`{name}`" for name in names)
 
 
 def _spoken(words: Iterable[str]) -> str:
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def _plural(word: str, words: Iterable[str]) -> str:
-    return word if len(list(words)) == 1 else f"{word}s"

@@ -1,48 +1,51 @@
-"""What the targets share whose step is that of one tensor: the names and shapes of what it is given."""
+"""Names and shapes of the inputs of a step of one tensor."""
 
 from ...program import CompiledCell, Dim
+from ...step import FIELDS, Phase
 
-ROWS = {
-    "matrix": "facts.matrix",
-    "aspect": "facts.aspect",
-    "role": "facts.role",
-    "step": "clock.step",
-    "total_steps": "clock.total",
-    "lr": "hyper.lr",
-    "weight_decay": "hyper.weight_decay",
+_NAMES = {"total": "total_steps"}
+"""Names of inputs that differ from those of the plan."""
+
+NUMBERS = {
+    _NAMES.get(name, name): f"{group}.{name}"
+    for group, names in FIELDS.items()
+    for name in names
+    if name != "coordinates"
 }
-"""Numbers that a step is given, by what phases call them in their rows."""
+"""Inputs of a step that are numbers, and the names of their rows in the phases."""
 
 COUNTERS = ("step", "skipped")
 SIZES = {"coordinate": "N", "chunk": "C"}
-"""The free size of a slot, by its level: coordinates, or the chunks that hold them."""
+"""The free size of a memory slot: coordinates, or the chunks that hold them."""
+
+Shapes = dict[str, tuple[Dim, ...]]
 
 
-def memory(compiled: CompiledCell) -> dict[str, tuple[Dim, ...]]:
+def memory(compiled: CompiledCell) -> Shapes:
     """Shapes of the memory of a tensor of N coordinates in C chunks."""
-    return {f"memory.{name}": (SIZES[slot.level], *slot.shape) for name, slot in compiled.memory_slots.items()}
+    return {f"memory.{slot.name}": (SIZES[slot.per], *slot.shape) for slot in compiled.memory_slots}
 
 
-def state(compiled: CompiledCell) -> dict[str, tuple[Dim, ...]]:
-    """Shapes of what `recall` keeps."""
+def state(compiled: CompiledCell) -> Shapes:
+    """Shapes of the state of `recall`."""
     return {f"state.{name}": value.shape for name, value in compiled.initial_state.items()}
 
 
-def carried(compiled: CompiledCell) -> dict[str, tuple[Dim, ...]]:
-    """Shapes of what a step gives to the next, besides the parameter."""
+def carried(compiled: CompiledCell) -> Shapes:
+    """Shapes of the arrays, other than the parameter, that a step gives to the next one."""
     return {**memory(compiled), **state(compiled), **dict.fromkeys(COUNTERS, ())}
 
 
-def network(compiled: CompiledCell) -> dict[str, tuple[Dim, ...]]:
-    """Shapes of the sums over the network's tensors."""
-    share = compiled.programs.get("share")
-    return {} if share is None else {name: operand.shape[1:] for name, operand in share.outputs}
+def network(compiled: CompiledCell) -> Shapes:
+    """Shapes of the sums over the tensors of the network."""
+    outputs = [output for phase in compiled.plan if phase.reduce == "network" for output in _outputs(compiled, phase)]
+    return {name: shape[1:] for name, shape in outputs}
 
 
-def step_inputs(compiled: CompiledCell) -> dict[str, tuple[Dim, ...]]:
-    """Shapes of what the step is given."""
-    read = {value.name for program in compiled.programs.values() for value in program.inputs}
-    numbers = [name for name, row in ROWS.items() if name not in COUNTERS and (name != "role" or row in read)]
+def step_inputs(compiled: CompiledCell) -> Shapes:
+    """Shapes of the inputs of the step."""
+    names = {value.name for program in compiled.programs.values() for value in program.inputs}
+    numbers = [name for name, row in NUMBERS.items() if name not in COUNTERS and (name != "role" or row in names)]
     return {
         **dict.fromkeys(("param", "grad"), ("N",)),
         **carried(compiled),
@@ -51,20 +54,33 @@ def step_inputs(compiled: CompiledCell) -> dict[str, tuple[Dim, ...]]:
     }
 
 
-def share_inputs(compiled: CompiledCell) -> dict[str, tuple[Dim, ...]]:
-    """Shapes of what the tensor's terms of the network's sums are made of: the gradient, and what else is needed."""
-    read = {value.name for value in compiled.programs["share"].inputs}
-    if summarises(compiled):
-        read.update(value.name for value in compiled.programs["encode"].inputs)
+def share_phases(compiled: CompiledCell) -> list[Phase]:
+    """The phases that give a tensor's terms of the network's sums, and those that they depend on."""
+    names: set[str] = set()
+    phases: list[Phase] = []
+    for phase in reversed(compiled.plan):
+        if phase.reduce == "network" or names.intersection(name for name, _ in _outputs(compiled, phase)):
+            phases.insert(0, phase)
+            names.update(value.name for value in compiled.programs[phase.name].inputs)
+    return phases
+
+
+def share_inputs(compiled: CompiledCell) -> Shapes:
+    """Shapes of the inputs of a tensor's terms of the network's sums. The gradient is always among them."""
+    names = {value.name for phase in share_phases(compiled) for value in compiled.programs[phase.name].inputs}
     inputs = step_inputs(compiled).items()
-    return {name: shape for name, shape in inputs if name == "grad" or ROWS.get(name, name) in read}
+    return {name: shape for name, shape in inputs if name == "grad" or NUMBERS.get(name, name) in names}
 
 
-def measures(compiled: CompiledCell) -> bool:
-    """Whether `share` needs what is measured of the gradient, itself or for the summary."""
-    return summarises(compiled) or any(v.name.startswith("moments.") for v in compiled.programs["share"].inputs)
+def refuses(compiled: CompiledCell) -> bool:
+    """Whether a tensor's terms of the network's sums depend on all of its gradient."""
+    return any(phase.decides for phase in share_phases(compiled))
 
 
-def summarises(compiled: CompiledCell) -> bool:
-    """Whether `share` needs the summary of the sampled chunks."""
-    return any(value.name.startswith("summary.") for value in compiled.programs["share"].inputs)
+def is_per_chunk(compiled: CompiledCell, name: str) -> bool:
+    """Whether an array of the step has an entry per chunk, not per coordinate."""
+    return any(slot.per == "chunk" for slot in compiled.memory_slots if name == f"memory.{slot.name}")
+
+
+def _outputs(compiled: CompiledCell, phase: Phase) -> list[tuple[str, tuple[Dim, ...]]]:
+    return [(name, operand.shape) for name, operand in compiled.programs[phase.name].outputs]

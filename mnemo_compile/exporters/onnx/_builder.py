@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnx_ir.passes import Sequential
 from onnx_ir.tape import Tape
 
-from ...frozen import FrozenCell
 from ...errors import MnemoError
-from ...program import Dim, Equation, Literal, Operand, Program
-from ..python._source import unsupported
+from ...frozen import FrozenCell
+from ...program import Dim, Equation, has_trait, Literal, Operand, Program, Trait, unsupported
 
 OPSET = 18
 IR_VERSION = 8
-"""The one that came with the opset, so that any runtime that knows the opset reads the file."""
+"""The version that was released with the opset, so that any runtime with the opset can read the file."""
 
 DTYPES = {
     "float32": ir.DataType.FLOAT,
@@ -27,34 +27,32 @@ DTYPES = {
     "int32": ir.DataType.INT32,
     "bool": ir.DataType.BOOL,
 }
-"""Those that every runtime computes with."""
+"""The dtypes that every runtime supports."""
 
 _ROWS = "rows"
-_SAME_ROWS = frozenset({"concatenate", "einsum"})
-"""Primitives of several operands that do not spread one row over many."""
 
 Lowering = Callable[["Builder", Equation, list[ir.Value]], ir.Value]
-"""From an equation and its inputs to the node that computes its output."""
+"""Maps an equation and its inputs to the node that computes its output."""
 
 
 class Rows(NamedTuple):
-    """How many rows a phase works on."""
+    """The number of rows of a phase."""
 
     name: Dim
-    """Of the free size, or 1."""
-    count: ir.Value
-    """Shape 1, int64."""
+    """The name of the free size, or 1."""
+    number: ir.Value
+    """The number as a value of shape (1,) and dtype int64."""
 
 
 def data_type(dtype: str, what: str) -> ir.DataType:
-    """The dtype in ONNX's words. `what` has it, for the refusal of one that is not there."""
+    """ONNX's name of a dtype. `what` names the array in the error for a dtype that this target lacks."""
     if dtype not in DTYPES:
         raise MnemoError(f"{what} is {dtype}, which the onnx target does not have; it has {', '.join(DTYPES)}")
     return DTYPES[dtype]
 
 
 def typed(value: ir.Value, shape: Sequence[Dim], dtype: str = "float32", name: str | None = None) -> ir.Value:
-    """The same value, with what is known of it."""
+    """The same value after its shape, its dtype and optionally its name have been set."""
     value.shape = ir.Shape(list(shape))
     value.dtype = data_type(dtype, f"the value {name or value.name}")
     value.name = name or value.name
@@ -62,23 +60,23 @@ def typed(value: ir.Value, shape: Sequence[Dim], dtype: str = "float32", name: s
 
 
 def graph_input(name: str, shape: Sequence[Dim], dtype: str = "float32") -> ir.Value:
-    """A value that comes from outside of a graph."""
+    """An input of a graph."""
     return ir.val(name, data_type(dtype, f"the input {name}"), list(shape))
 
 
 class Builder:
-    """Records the nodes of a graph, with each weight and constant as one initializer.
+    """Records the nodes of a graph. Each weight and each constant is one initializer.
 
     **Arguments:**
 
-    - `table`: how each primitive is said.
+    - `table`: the lowering of each primitive.
     """
 
     def __init__(self, table: Mapping[str, Lowering]):
         self.main = Tape()
-        """Of the graph itself."""
+        """The tape of the graph itself."""
         self.tape = self.main
-        """The one that records: the graph's or, while it is made, that of a body."""
+        """The tape that records now: that of the graph, or of a body while the body is built."""
         self.table = table
         self.initializers: dict[str, ir.Value] = {}
         self.counts: collections.Counter[str] = collections.Counter()
@@ -86,21 +84,21 @@ class Builder:
     def op(self, kind: str, *inputs: ir.Value, **attributes: int | str | Sequence[int]) -> ir.Value:
         """A node with one output, named after its kind."""
         self.counts[kind] += 1
-        # Names of a body may not be those of the graph around it.
+        # A body may not reuse names of the graph around it.
         return self.tape.op(kind, inputs, attributes, output=ir.val(f"{kind}.{self.counts[kind]}"))
 
-    def constant(self, value: object, dtype: type | str) -> ir.Value:
-        """A number or a few."""
+    def constant(self, value: object, dtype: npt.DTypeLike) -> ir.Value:
+        """One or more numbers as an initializer."""
         array = np.asarray(value, dtype)
         text = "_".join(map(str, array.reshape(-1).tolist()))
         return self.initializer(f"constant.{array.dtype}.{array.ndim}.{text}", array)
 
     def ints(self, *values: int) -> ir.Value:
-        """Sizes, axes or places, as a vector."""
+        """Sizes, axes or places as a vector of int64."""
         return self.constant(values, np.int64)
 
     def initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        """An array that is in the model. There is one of a name."""
+        """An array of the model, which is added once per name."""
         data_type(str(array.dtype), f"the weight {name}")
         if name not in self.initializers:
             self.initializers[name] = self.tape.initializer(ir.tensor(np.array(array, order="C"), name=name), name)
@@ -108,7 +106,7 @@ class Builder:
 
     @contextlib.contextmanager
     def recording(self, tape: Tape) -> Iterator[None]:
-        """Nodes go to this tape."""
+        """Records nodes on this tape inside the block."""
         before, self.tape = self.tape, tape
         try:
             yield
@@ -126,14 +124,14 @@ class Builder:
 
         **Arguments:**
 
-        - `name`: of what is run.
-        - `each`: the rows, shape times × 1, int64.
-        - `carried`: what the first time starts from, by name.
-        - `body`: from a row and what is carried to what is carried on, and to what is collected.
+        - `name`: the name of the loop.
+        - `each`: the rows, of shape (times, 1) and dtype int64.
+        - `carried`: the initial values of the loop's state, by name.
+        - `body`: maps a row and the state to the next state and to outputs.
 
         **Returns:**
 
-        What was carried out of the last time, and what was collected with an axis of times in front.
+        The last state, and the outputs of all runs, stacked along a new first axis.
         """
         element = graph_input(f"{name}.each", (1,), "int64")
         states = {key: ir.val(f"{name}.{key}.before", value.dtype, value.shape) for key, value in carried.items()}
@@ -149,52 +147,52 @@ class Builder:
         return dict(zip(carried, values, strict=False)), list(values[len(carried) :])
 
     def call(self, program: Program, inputs: Mapping[str, ir.Value], rows: Rows) -> dict[str, ir.Value]:
-        """The nodes of a phase. What is the same in every row is computed once, outside of any body.
+        """Adds the nodes of a phase. Values that are the same in every row are computed once, outside of any body.
 
         **Arguments:**
 
         - `program`: the phase.
-        - `inputs`: its inputs, and maybe more. One that has a single row is the same in every row.
-        - `rows`: how many there are.
+        - `inputs`: its inputs; others are ignored. An input with a single row is the same in every row.
+        - `rows`: the number of rows.
 
         **Returns:**
 
-        The outputs, all rows of them, each a value of its own.
+        The outputs with all rows. Each is a separate value.
         """
-        known: dict[Operand, ir.Value] = {value: inputs[value.name] for value in program.inputs}
+        env: dict[Operand, ir.Value] = {value: inputs[value.name] for value in program.inputs}
 
         def read(operand: Operand) -> ir.Value:
             if isinstance(operand, Literal):
                 return self.constant(operand.value, operand.dtype)
-            return known[operand] if operand in known else self.initializer(operand.name, program.arrays[operand.name])
+            return env[operand] if operand in env else self.initializer(operand.name, program.arrays[operand.name])
 
         for equation in program.equations:
             if equation.primitive not in self.table:
                 raise unsupported(equation, "onnx", self.table)
             values = [read(operand) for operand in equation.inputs]
             many = any(_has_many(operand, value) for operand, value in zip(equation.inputs, values, strict=True))
-            if many and equation.primitive in _SAME_ROWS:
-                values = [self._spread(o, value, rows) for o, value in zip(equation.inputs, values, strict=True)]
+            if many and has_trait(equation, Trait.ALIGNED):
+                values = [self._expand(o, value, rows) for o, value in zip(equation.inputs, values, strict=True)]
             output = equation.output
             shape = [_size(size, rows.name if many else 1) for size in output.shape]
             with self.recording(self.tape if many else self.main):
                 result = self.table[equation.primitive](self, equation, values)
-            known[output] = typed(result, shape, output.dtype, f"{program.name}.{output.name}")
+            env[output] = typed(result, shape, output.dtype, f"{program.name}.{output.name}")
         outputs: dict[str, ir.Value] = {}
         for name, operand in program.outputs:
-            value = self._spread(operand, read(operand), rows)
-            made = value.producer() is not None and value not in outputs.values() and value not in inputs.values()
-            outputs[name] = value if made else self.op("Identity", value)
+            value = self._expand(operand, read(operand), rows)
+            is_new = value.producer() is not None and value not in outputs.values() and value not in inputs.values()
+            outputs[name] = value if is_new else self.op("Identity", value)
             typed(outputs[name], [_size(size, rows.name) for size in operand.shape], operand.dtype)
         return outputs
 
-    def _spread(self, operand: Operand, value: ir.Value, rows: Rows) -> ir.Value:
-        """The value, its single row repeated."""
+    def _expand(self, operand: Operand, value: ir.Value, rows: Rows) -> ir.Value:
+        """The value with its single row repeated."""
         if rows.name == 1 or _ROWS not in operand.shape or _has_many(operand, value):
             return value
-        sizes = [rows.count if size == _ROWS else self.ints(1) for size in operand.shape]
-        spread = self.op("Expand", value, self.op("Concat", *sizes, axis=0) if len(sizes) > 1 else rows.count)
-        return typed(spread, [_size(size, rows.name) for size in operand.shape], operand.dtype)
+        sizes = [rows.number if size == _ROWS else self.ints(1) for size in operand.shape]
+        repeated = self.op("Expand", value, self.op("Concat", *sizes, axis=0) if len(sizes) > 1 else rows.number)
+        return typed(repeated, [_size(size, rows.name) for size in operand.shape], operand.dtype)
 
     def graph(self, name: str, inputs: Iterable[ir.Value], outputs: Mapping[str, ir.Value]) -> ir.Graph:
         """All nodes so far as a graph."""
@@ -218,7 +216,7 @@ def _size(size: Dim, rows: Dim) -> Dim:
 
 
 def finished(graph: ir.Graph, frozen: FrozenCell) -> ir.Model:
-    """The graph as a checked model that says whose it is, without what is double or not needed."""
+    """The graph as a checked model with the cell's name in its metadata, without duplicate or unused nodes."""
     model = ir.Model(
         graph,
         ir_version=IR_VERSION,
@@ -237,5 +235,5 @@ def finished(graph: ir.Graph, frozen: FrozenCell) -> ir.Model:
 
 
 def serialised(model: ir.Model) -> bytes:
-    """The same bytes for the same model."""
+    """The bytes of a model. The same model gives the same bytes."""
     return ir.to_proto(model).SerializeToString(deterministic=True)

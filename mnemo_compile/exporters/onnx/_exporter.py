@@ -1,23 +1,19 @@
 """The onnx target: one tensor's step as a model, and the phases as models of their own."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
-from ...step import shape_facts
-from ...verify import AbstractArtifact
 from ...frozen import FrozenCell
-from ...errors import MnemoError
 from ...program import CompiledCell
-from ._artifact import OnnxArtifact
+from ...verify import AbstractExport
+from .._interface import AbstractExporter
+from .._text import write_text
 from ._builder import finished, serialised
+from ._export import OnnxExport
 from ._graphs import init_graph, phase_graph, share_graph, step_graph
 from ._readme import readme
 from ._text import model_text
-from ..python._package import write_text
-from .._interface import AbstractExporter
 
 
 class OnnxExporter(AbstractExporter):
@@ -37,12 +33,12 @@ class OnnxExporter(AbstractExporter):
     def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
         return "\n\n".join(model_text(name, model) for name, model in _models(frozen, compiled).items()) + "\n"
 
-    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
-        return OnnxArtifact(folder)
+    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractExport:
+        return OnnxExport(folder)
 
 
 def _models(frozen: FrozenCell, compiled: CompiledCell) -> dict[str, ir.Model]:
-    """Every model by the name of its file."""
+    """Every model, by the name of its file."""
     graphs = {
         "init.onnx": init_graph(compiled),
         **({"share.onnx": share_graph(compiled)} if "share" in compiled.programs else {}),
@@ -50,5 +46,3 @@ def _models(frozen: FrozenCell, compiled: CompiledCell) -> dict[str, ir.Model]:
         **{f"phases/{name}.onnx": phase_graph(program) for name, program in compiled.programs.items()},
     }
     return {name: finished(graph, frozen) for name, graph in graphs.items()}
-
-

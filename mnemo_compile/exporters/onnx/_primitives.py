@@ -50,7 +50,7 @@ def _expm1(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
 
 
 def _floor(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
-    """Numbers that have no fraction stay: ONNX Runtime 1.14 takes them for 32-bit integers."""
+    """Numbers too large for a fraction stay as they are, as ONNX Runtime 1.14 would convert them to 32-bit integers."""
     (x,) = inputs
     assert x.dtype is not None
     whole = _float(b, x, 2.0 ** np.finfo(x.dtype.numpy()).nmant)
@@ -58,13 +58,13 @@ def _floor(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
 
 
 def _erf(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
-    """What is not a number stays so; ONNX Runtime 1.14 makes 1 of it."""
+    """NaN stays NaN; ONNX Runtime 1.14 returns 1 for it."""
     return b.op("Where", b.op("IsNaN", inputs[0]), inputs[0], b.op("Erf", inputs[0]))
 
 
 def _extreme(kind: str) -> Lowering:
     def lower(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
-        """ONNX Runtime 1.14 forgets that the second is not a number."""
+        """A second operand of NaN gives NaN; ONNX Runtime 1.14 ignores it."""
         extreme, second = b.op(kind, *inputs), inputs[1]
         if isinstance(equation.inputs[1], Literal) or not equation.output.dtype.startswith("float"):
             return extreme
@@ -74,7 +74,7 @@ def _extreme(kind: str) -> Lowering:
 
 
 def _select(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
-    """ONNX Runtime's Where does not choose among booleans."""
+    """ONNX Runtime's Where does not support booleans."""
     if equation.output.dtype != "bool":
         return b.op("Where", *inputs)
     which, on_true, on_false = inputs
@@ -86,24 +86,24 @@ def _convert(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value
 
 
 def _to_bfloat16(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
-    """|x| + m − m, where m has the exponent of 2¹⁶ x and few bits: the sum has no place for more than bfloat16 has.
+    """|x| + m − m, where m has the exponent of 2¹⁶ x and few bits: the sum has room for the bits of bfloat16 only.
 
-    A Cast there and back will not do: ONNX Runtime 1.14 and 1.16 leave both out.
+    A Cast to bfloat16 and back does not work, because ONNX Runtime 1.14 and 1.16 remove both.
     """
     (x,) = inputs
     assert x.dtype is not None
     bits = np.finfo(x.dtype.numpy()).nmant
     size, one = b.op("Abs", x), _float(b, x, 1)
     is_large = b.op("Greater", size, one)
-    # So that nothing overflows.
+    # Large numbers are scaled so that nothing overflows.
     scaled = b.op("Mul", size, b.op("Where", is_large, _float(b, x, 2.0**-32), one))
     wide = 2.0 ** (bits - 3)
     near = b.op("Sub", b.op("Mul", scaled, _float(b, x, wide + 1)), b.op("Mul", scaled, _float(b, x, wide)))
-    # `near` is the number of four bits or fewer next to |x|; one that is larger may have the next exponent.
+    # `near` is the number of four bits or fewer next to |x|; if it is larger, it may have the next exponent.
     shift = 2.0 ** (bits - 7)
     shifts = (_float(b, x, shift * 15 / 16), _float(b, x, shift))
     magic = b.op("Mul", near, b.op("Where", b.op("Greater", near, scaled), *shifts))
-    # Numbers below 2⁻¹²⁶ have the places that 2⁻¹²⁶ has.
+    # Numbers below 2⁻¹²⁶ have the same spacing as 2⁻¹²⁶.
     magic = b.op("Max", magic, _float(b, x, shift * 2.0**-126))
     rounded = b.op("Sub", b.op("Add", scaled, magic), magic)
     back = b.op("Mul", rounded, b.op("Where", is_large, _float(b, x, 2.0**32), one))
@@ -117,7 +117,7 @@ def _reduce(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
     reduced = b.op(_REDUCTIONS[kind], x, b.ints(*axes), keepdims=0)
     if kind == "sum" or not equation.output.dtype.startswith("float"):
         return reduced
-    # ONNX Runtime passes over what is not a number.
+    # ONNX Runtime ignores NaN in these reductions.
     broken = b.op("Where", b.op("IsNaN", x), x, _float(b, x, 0))
     return b.op("Add", reduced, b.op("ReduceSum", broken, b.ints(*axes), keepdims=0))
 
@@ -129,7 +129,7 @@ def _reshape(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value
 
 
 def _broadcast(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
-    """One row where there is none yet; ONNX's Expand keeps what is longer than asked for."""
+    """Gives a missing axis of rows the size 1. ONNX's Expand keeps axes that are longer than requested."""
     return b.op("Expand", inputs[0], b.ints(*(1 if isinstance(size, str) else size for size in equation.output.shape)))
 
 
@@ -150,11 +150,11 @@ def _einsum(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
     subscripts = equation.params["subscripts"]
     operands, _, result = subscripts.partition("->")
     left, *others = operands.split(",")
-    rows, contracted, kept = left[:-1], left[-1:], result[len(left) - 1 :]
-    if result == rows + kept and len(kept) <= 1 and len(others) == 1:
-        if others[0] == contracted + kept:
+    rows, contracted, columns = left[:-1], left[-1:], result[len(left) - 1 :]
+    if result == rows + columns and len(columns) <= 1 and len(others) == 1:
+        if others[0] == contracted + columns:
             return b.op("MatMul", *inputs)
-        if others[0] == kept + contracted:
+        if others[0] == columns + contracted:
             return b.op("MatMul", inputs[0], b.op("Transpose", inputs[1], perm=(1, 0)))
     return b.op("Einsum", *inputs, equation=subscripts)
 

@@ -1,19 +1,19 @@
-"""The README of an onnx artifact."""
+"""The README of an onnx export."""
 
 from ...frozen import FrozenCell
 from ...program import CompiledCell
-from ..one_tensor._shapes import network
-from ..one_tensor._readme import input_table, listed, notes, numbers, paragraph, phases_note
+from ..one_tensor import input_table, joined, network, notes, numbers, phases_note
 from ._builder import IR_VERSION, OPSET
 
 _TEXT = """\
 # {name} {version} for ONNX
 
-A learned optimizer, exported by mnemo-compile: opset {opset}, IR version {ir}, for ONNX Runtime 1.14 or newer and
-whatever else runs that opset. Digest: `{digest}`
+A learned optimizer, exported by mnemo-compile.
+It has opset {opset} and IR version {ir}, for ONNX Runtime 1.14 or newer and any other runtime with that opset.
+Digest: `{digest}`
 
 `update.onnx` takes one step of one parameter tensor of any number of coordinates N ≥ 1, in row-major order.
-Everything is float32 but the two counters, which are int64.
+Everything is float32 except the two counters, which are int64.
 
 {table}
 
@@ -26,16 +26,17 @@ import onnxruntime
 
 def run(session, inputs):
     names = [output.name for output in session.get_outputs()]
-    given = {{value.name: inputs[value.name] for value in session.get_inputs()}}
-    return dict(zip(names, session.run(names, given)))
+    feed = {{value.name: inputs[value.name] for value in session.get_inputs()}}
+    return dict(zip(names, session.run(names, feed)))
 
 
 {example}```
 
-The coordinates are worked on block by block: beside its inputs and outputs a step needs the memory of one more array of
-N numbers and that of a block. ONNX Runtime keeps to that with `enable_mem_pattern = False` in the session's options.
-Its releases up to 1.17, and maybe later ones, make NaN of the square root of infinity, and in roots and logarithms take
-numbers below 1.2e-38 for zero and for 1.2e-38.
+A step works on the coordinates block by block.
+In addition to its inputs and outputs it needs memory for one more array of N numbers and for a block.
+ONNX Runtime needs no more than that with `enable_mem_pattern = False` in the session's options.
+In its releases up to 1.17, and maybe later ones, the square root of infinity is NaN.
+Their roots treat numbers below 1.2e-38 as zero, and their logarithms treat them as 1.2e-38.
 
 {phases}
 """
@@ -46,12 +47,12 @@ update = onnxruntime.InferenceSession("update.onnx")
 param = np.random.normal(size=1000).astype(np.float32)
 fixed = {numbers}
 fixed = {{name: np.array(value, np.float32) for name, value in fixed.items()}}
-held = {{"param": param, **run(init, {{"param": param}})}}
+values = {{"param": param, **run(init, {{"param": param}})}}
 for _ in range(100):
-    grad = held["param"]  # of half the square
-    results = run(update, {{**held, **fixed, "grad": grad}})
-    held = {{name: np.asarray(results["next." + name]) for name in held}}
-print(np.linalg.norm(param), "->", np.linalg.norm(held["param"]))
+    grad = values["param"]  # the gradient of half the square
+    results = run(update, {{**values, **fixed, "grad": grad}})
+    values = {{name: np.asarray(results["next." + name]) for name in values}}
+print(np.linalg.norm(param), "->", np.linalg.norm(values["param"]))
 """
 
 _TOGETHER = """\
@@ -61,28 +62,26 @@ update = onnxruntime.InferenceSession("update.onnx")
 params = [np.random.normal(size=size).astype(np.float32) for size in (1000, 30)]
 fixed = {numbers}
 fixed = {{name: np.array(value, np.float32) for name, value in fixed.items()}}
-held = [{{"param": param, **run(init, {{"param": param}})}} for param in params]
+values = [{{"param": param, **run(init, {{"param": param}})}} for param in params]
 for _ in range(100):
-    given = [{{**each, **fixed, "grad": each["param"]}} for each in held]  # of half the square
-    terms = [run(share, each) for each in given]
+    inputs = [{{**each, **fixed, "grad": each["param"]}} for each in values]  # the gradient of half the square
+    terms = [run(share, each) for each in inputs]
     sums = {{name: np.asarray(sum(each[name] for each in terms), np.float32) for name in terms[0]}}
-    results = [run(update, {{**each, **sums}}) for each in given]
-    held = [{{name: np.asarray(each["next." + name]) for name in held[0]}} for each in results]
-after = [each["param"] for each in held]
+    results = [run(update, {{**each, **sums}}) for each in inputs]
+    values = [{{name: np.asarray(each["next." + name]) for name in values[0]}} for each in results]
+after = [each["param"] for each in values]
 print(np.linalg.norm(np.concatenate(params)), "->", np.linalg.norm(np.concatenate(after)))
 """
 
 
 def readme(frozen: FrozenCell, compiled: CompiledCell) -> str:
-    """What the files are and how they are used."""
+    """A description of the files and how to use them."""
     texts = notes(compiled, ".onnx")
-    narrow = [f"memory.{name}" for name, slot in compiled.memory_slots.items() if slot.dtype == "bfloat16"]
+    narrow = [f"memory.{slot.name}" for slot in compiled.memory_slots if slot.dtype == "bfloat16"]
     if narrow:
         texts.append(
-            paragraph(
-                f"All numbers of {listed(narrow)} are numbers that bfloat16 has. Who keeps them may keep just the "
-                "upper two bytes of each."
-            )
+            f"All numbers of {joined(narrow)} are numbers of bfloat16.\n"
+            "To store them, keep the upper two bytes of each."
         )
     return _TEXT.format(
         name=frozen.name,

@@ -1,4 +1,4 @@
-"""A model as text, to be read."""
+"""A model as text for readers."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,11 @@ import onnx_ir as ir
 from ...program import Value
 
 _FEW = 4
-"""Numbers that are written out."""
+"""The most numbers of a constant that are written out."""
 
 
 def model_text(name: str, model: ir.Model) -> str:
-    """A model: inputs, weights by shape, nodes in order of execution with the bodies that they run, and outputs."""
+    """A model: inputs, weights by shape, nodes with their bodies in the order of execution, and outputs."""
     return "\n".join([f"model {name}", *(f"  {line}" for line in _graph_lines(model.graph))])
 
 

@@ -2,30 +2,31 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from ...verify import AbstractArtifact
 from ...frozen import FrozenCell
-from ...program import CompiledCell
-from ..python._package import load_package, package_name, phases_source, write_package
+from ...program import CompiledCell, is_pointwise, optimise, unstack
+from ...verify import AbstractExport
 from .._interface import AbstractExporter
-from ._artifact import OptaxArtifact
+from ..python import load_package, package_name, PythonPackage
+from ._export import OptaxExport
 from ._primitives import TABLE
-from ..python._unroll import is_pointwise, unroll
 
-_EXAMPLE = """\
+PACKAGE = PythonPackage(
+    target="optax",
+    runtime=pathlib.Path(__file__).parent / "runtime",
+    table=TABLE,
+    public="mnemosyne",
+    imports="import jax.numpy as jnp\nfrom jax import Array, lax",
+    array="Array",
+    requires=("jax", "optax", "numpy", "safetensors"),
+    example="""\
 optimizer = mnemosyne(total_steps=1000)
 state = optimizer.init(params)
 for batch in batches:
     updates, state = optimizer.update(jax.grad(loss_of)(params, batch), state, params)
     params = optax.apply_updates(params, updates)
-"""
+""",
+)
 
 
 class OptaxExporter(AbstractExporter):
@@ -33,34 +34,24 @@ class OptaxExporter(AbstractExporter):
 
     @property
     def name(self) -> str:
-        return "optax"
+        return PACKAGE.target
 
     def emit(self, frozen: FrozenCell, compiled: CompiledCell, folder: pathlib.Path) -> None:
-        write_package(
-            frozen,
-            compiled,
-            folder,
-            target=self.name,
-            runtime=pathlib.Path(__file__).parent / "runtime",
-            public="mnemosyne",
-            phases=self.text(frozen, compiled),
-            requires=("jax", "optax", "numpy", "safetensors"),
-            example=_EXAMPLE,
-        )
+        PACKAGE.write(frozen, compiled, self.text(frozen, compiled), folder)
 
     def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
-        imports = "import jax.numpy as jnp\nfrom jax import Array, lax"
-        return phases_source(frozen, lowered(compiled), TABLE, self.name, imports=imports, array="Array")
+        return PACKAGE.phases(frozen, lowered(compiled))
 
-    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
-        return OptaxArtifact(load_package(folder / package_name(frozen)))
+    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractExport:
+        return OptaxExport(load_package(folder / package_name(frozen)))
 
 
 def lowered(compiled: CompiledCell) -> CompiledCell:
     """The cell as optax runs it: the pass over all coordinates is one loop, if its contractions are small enough."""
-    update = unroll(compiled.programs["update"], compiled.weights)
-    if not is_pointwise(update):
-        return compiled
-    return dataclasses.replace(compiled, programs={**compiled.programs, "update": update})
-
-
+    programs = dict(compiled.programs)
+    for phase in compiled.plan:
+        if phase.rows == "chunks" and phase.reduce is None:
+            program = optimise(programs[phase.name], [unstack])
+            if is_pointwise(program):
+                programs[phase.name] = program
+    return dataclasses.replace(compiled, programs=programs)

@@ -1,7 +1,7 @@
 """Each primitive as a jax.numpy expression."""
 
 from ...program import Equation
-from ..python._source import infix, Renderer, sizes
+from ..python import infix, Renderer, sizes
 
 
 def _call(function: str) -> Renderer:

@@ -1,1 +1,11 @@
-"""What the Python targets share: a package that stands alone, and a program as the text of a function."""
+"""Shared by the Python targets: writes a package that stands alone, and a program as the text of a function."""
+
+from ._load import load_package as load_package
+from ._package import package_name as package_name, PythonPackage as PythonPackage
+from ._source import (
+    bare as bare,
+    infix as infix,
+    number as number,
+    Renderer as Renderer,
+    sizes as sizes,
+)

@@ -2,26 +2,21 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent import futures
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.extend.mlir.dialects.stablehlo as dialect
-import numpy as np
 from jax import export
 from jax.extend.mlir import ir
 
-from ...step import shape_facts
-from ...verify import AbstractArtifact
 from ...frozen import dump_document, FrozenCell
-from ...errors import MnemoError
 from ...program import CompiledCell
-from ..python._package import write_text
+from ...verify import AbstractExport
 from .._interface import AbstractExporter
-from ._artifact import StableHloArtifact
+from .._text import write_text
+from ._export import StableHloExport
 from ._functions import Function, init_function, phase_function, share_function, Specs, step_function
-from ._manifest import FILE, manifest_of, read_manifest, StableHloManifest
+from ._manifest import FILE, manifest_of, read_manifest
 from ._readme import readme
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -30,7 +25,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 class StableHloExporter(AbstractExporter):
     """Writes `init`, `update`, `share` if the cell has that phase, and the phases, as `.jaxexport` and as `.mlirbc`.
 
-    Beside them are a manifest and a README.
+    It also writes a manifest and a README.
     """
 
     @property
@@ -50,12 +45,12 @@ class StableHloExporter(AbstractExporter):
     def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
         return "\n".join(map(_assembly, _exports(compiled).values()))
 
-    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
-        return StableHloArtifact(folder, read_manifest(folder))
+    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractExport:
+        return StableHloExport(folder, read_manifest(folder))
 
 
 def _exports(compiled: CompiledCell) -> dict[str, export.Exported]:
-    """Every function, by the paths of their files without a suffix."""
+    """Every exported function, by the path of its files without the suffix."""
     functions = {"init": init_function(compiled)}
     if "share" in compiled.programs:
         functions["share"] = share_function(compiled)
@@ -71,7 +66,7 @@ def _export(function: Function, specs: Specs) -> export.Exported:
 
 @contextlib.contextmanager
 def _no_source_lines() -> Iterator[None]:
-    """Locations name operations and not lines of files, which differ from one installation to the next."""
+    """Locations name only operations, because lines of files differ between installations."""
     option = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, option)
     jax.config.update(option, 0)
@@ -86,6 +81,4 @@ def _assembly(exported: export.Exported) -> str:
     with ir.Context() as context:
         dialect.register_dialect(context)
         module = dialect.deserialize_portable_artifact(context, exported.mlir_module_serialized)
-        return module.operation.get_asm(large_elements_limit=16)
-
-
+        return str(module.operation.get_asm(large_elements_limit=16))

@@ -1,5 +1,6 @@
-"""What is in a stablehlo artifact, and what can run it."""
+"""The manifest of a stablehlo export: its functions, and the versions that can run it."""
 
+import importlib.metadata
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,8 @@ import jax.extend.mlir.dialects.stablehlo as dialect
 import pydantic
 from jax import export
 
-from ...frozen import AbstractDocument, FrozenCell, read_document, read_file
 from ...errors import MnemoError
+from ...frozen import AbstractDocument, FrozenCell, read_document, read_file
 
 FILE = "manifest.json"
 GUARANTEES = "https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees"
@@ -28,7 +29,7 @@ class Array(_Strict):
 
     name: str
     shape: tuple[int | str, ...]
-    """Sizes, or the name of one that is free, or an expression of it."""
+    """Each entry is a size, the name of a free size, or an expression in one."""
     dtype: str
 
 
@@ -36,12 +37,12 @@ class Function(_Strict):
     """One program, in a `.jaxexport` and a `.mlirbc`."""
 
     inputs: tuple[Array, ...]
-    """In the order of the program's arguments, which follow the platform's place."""
+    """Inputs in the order of the program's arguments, which come after the index of the platform."""
     outputs: tuple[Array, ...]
 
 
 class CallingConvention(_Strict):
-    """Of `jax.export`, with the versions that the jax which exported could read."""
+    """The calling convention of `jax.export`, and the versions that the exporting jax can read."""
 
     version: int
     minimum: int
@@ -49,7 +50,7 @@ class CallingConvention(_Strict):
 
 
 class RunsWith(_Strict):
-    """The window of versions that JAX promises to run the artifact in."""
+    """The window of versions that JAX promises to run the export in."""
 
     newer: str = "a jax and jaxlib built up to 6 months after those that exported"
     older: str = "a jax and jaxlib built up to 3 weeks before those that exported"
@@ -62,7 +63,7 @@ class StableHloManifest(AbstractDocument):
     name: str
     version: str
     digest: str
-    """Of the cell."""
+    """Digest of the cell."""
     jax: str
     jaxlib: str
     stablehlo: pydantic.constr(pattern=r"^\d+(\.\d+)*$")  # pyright: ignore[reportInvalidTypeForm]
@@ -71,7 +72,7 @@ class StableHloManifest(AbstractDocument):
     runs_with: RunsWith = RunsWith()
     platforms: tuple[str, ...]
     programs: dict[str, Function]
-    """By the paths of the files without a suffix."""
+    """Functions by the paths of their files without the suffix."""
 
 
 def manifest_of(frozen: FrozenCell, exports: Mapping[str, export.Exported]) -> StableHloManifest:
@@ -84,7 +85,7 @@ def manifest_of(frozen: FrozenCell, exports: Mapping[str, export.Exported]) -> S
         version=frozen.version,
         digest=frozen.digest,
         jax=jax.__version__,
-        jaxlib=jax.lib.__version__,
+        jaxlib=importlib.metadata.version("jaxlib"),
         stablehlo=portable[1].decode(),
         calling_convention=CallingConvention(
             version=step.calling_convention_version,
@@ -102,10 +103,10 @@ def manifest_of(frozen: FrozenCell, exports: Mapping[str, export.Exported]) -> S
     )
 
 
-def _arrays(named: Mapping[str, Any]) -> tuple[Array, ...]:
+def _arrays(avals: Mapping[str, Any]) -> tuple[Array, ...]:
     # A dictionary's leaves come in the order of its sorted keys.
     return tuple(
-        Array(name=name, shape=_shape(aval.shape), dtype=str(aval.dtype)) for name, aval in sorted(named.items())
+        Array(name=name, shape=_shape(aval.shape), dtype=str(aval.dtype)) for name, aval in sorted(avals.items())
     )
 
 
@@ -114,21 +115,21 @@ def _shape(shape: Sequence[Any]) -> tuple[int | str, ...]:
 
 
 def read_manifest(folder: pathlib.Path) -> StableHloManifest:
-    """The manifest of an artifact; one that this jax cannot run raises [`MnemoError`][] with the version that can."""
+    """The manifest of an export. If this jax cannot run it, `MnemoError` names a version that can."""
     manifest = read_document(StableHloManifest, read_file(folder / FILE, _LIMIT), str(folder / FILE))
-    written = manifest.calling_convention.version
+    number = manifest.calling_convention.version
     least = export.minimum_supported_calling_convention_version
     most = export.maximum_supported_calling_convention_version
-    if written < least:
+    if number < least:
         raise MnemoError(
-            f"{folder} has calling convention {written} and jax {jax.__version__} reads {least} to {most}; export the "
+            f"{folder} has calling convention {number} and jax {jax.__version__} reads {least} to {most}; export the "
             f"cell again, or run: pip install 'jax=={manifest.jax}'"
         )
-    known = dialect.get_current_version()
-    if written > most or _numbers(manifest.stablehlo) > _numbers(known):
+    current = dialect.get_current_version()
+    if number > most or _numbers(manifest.stablehlo) > _numbers(current):
         raise MnemoError(
-            f"{folder} has calling convention {written} and StableHLO {manifest.stablehlo}, and jax {jax.__version__} "
-            f"reads up to {most} and {known}; run: pip install 'jax>={manifest.jax}'"
+            f"{folder} has calling convention {number} and StableHLO {manifest.stablehlo}, and jax {jax.__version__} "
+            f"reads up to {most} and {current}; run: pip install 'jax>={manifest.jax}'"
         )
     return manifest
 

@@ -10,7 +10,7 @@ from jax import lax
 from ...program import Equation
 
 Rule = Callable[[Equation, list[jax.Array], tuple[Any, ...]], jax.Array]
-"""From an equation, its inputs and the shape of its output to the output."""
+"""Maps an equation, its inputs and the shape of its output to the output."""
 
 
 def _plain(function: Callable[..., jax.Array]) -> Rule:

@@ -1,36 +1,33 @@
 """The torch target: a package with a `torch.optim.Optimizer`, and the phases as plain torch code."""
 
-import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
-from typing import Any
 
-import numpy as np
-
-from ...verify import AbstractArtifact
-from ...frozen import FrozenCell
 from ...errors import MissingExtraError
-from ...program import CompiledCell, OF_TENSORS, Program
-from ._fuse import for_compiler, fuse
-from ..python._package import load_package, package_name, phases_source, write_package
-from ._per_tensor import separate
+from ...frozen import FrozenCell
+from ...program import check, CompiledCell, for_compiler, fuse, is_pointwise, optimise, Program, separate, unstack
+from ...verify import AbstractExport
 from .._interface import AbstractExporter
-from ._artifact import TorchArtifact
+from ..python import load_package, package_name, PythonPackage
+from ._export import TorchExport
 from ._primitives import TABLE
-from ..python._unroll import is_pointwise, unroll
 
-FUSED = ("fused_measure", "fused_update")
-"""Phases in the form that `torch.compile` makes one loop of."""
-
-_EXAMPLE = """\
+PACKAGE = PythonPackage(
+    target="torch",
+    runtime=pathlib.Path(__file__).parent / "runtime",
+    table=TABLE,
+    public="Mnemosyne",
+    imports="import torch\nfrom torch import Tensor\n\nfrom ._functions import rational_tanh, to_bfloat16",
+    array="Tensor",
+    requires=("torch", "safetensors", "numpy"),
+    example="""\
 optimizer = Mnemosyne(model.parameters(), total_steps=1000)
 for batch in batches:
     optimizer.zero_grad()
     loss_of(model, batch).backward()
     optimizer.step()
-"""
+""",
+)
 
 
 class TorchExporter(AbstractExporter):
@@ -38,48 +35,42 @@ class TorchExporter(AbstractExporter):
 
     @property
     def name(self) -> str:
-        return "torch"
+        return PACKAGE.target
 
     def emit(self, frozen: FrozenCell, compiled: CompiledCell, folder: pathlib.Path) -> None:
-        write_package(
-            frozen,
-            compiled,
-            folder,
-            target=self.name,
-            runtime=pathlib.Path(__file__).parent / "runtime",
-            public="Mnemosyne",
-            phases=self.text(frozen, compiled),
-            requires=("torch", "safetensors", "numpy"),
-            example=_EXAMPLE,
-        )
+        PACKAGE.write(frozen, compiled, self.text(frozen, compiled), folder)
 
     def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
-        imports = "import torch\nfrom torch import Tensor\n\nfrom ._functions import rational_tanh, to_bfloat16"
         programs = lowered(compiled)
-        text = phases_source(frozen, programs, TABLE, self.name, imports=imports, array="Tensor")
-        return f"{text}\n\nPOINTWISE = {all(is_pointwise(programs.programs[name]) for name in FUSED)}\n"
+        is_loop = all(is_pointwise(fused) for fused in _fused(programs))
+        return f"{PACKAGE.phases(frozen, programs)}\n\nPOINTWISE = {is_loop}\n"
 
-    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractArtifact:
+    def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractExport:
         try:
             import torch  # noqa: F401
         except ImportError:
             raise MissingExtraError("torch", "torch") from None
-        return TorchArtifact(load_package(folder / package_name(frozen)))
+        return TorchExport(load_package(folder / package_name(frozen)))
 
 
 def lowered(compiled: CompiledCell) -> CompiledCell:
-    """The cell as torch runs it: what a phase over chunks computes of its tensor alone is a phase of its own before it,
-    and sums of products are single operations."""
+    """The cell as torch runs it.
+
+    A separate function per phase over chunks computes what depends only on the tensor. Sums of products become single
+    operations. A phase over all chunks gets a second form that `torch.compile` turns into one loop.
+    """
     programs: dict[str, Program] = {}
-    for name, program in compiled.programs.items():
-        first, rest = (None, program) if name in OF_TENSORS else separate(program, compiled.chunk_length)
+    for phase in compiled.plan:
+        program = compiled.programs[phase.name]
+        first, rest = (None, program) if phase.rows == "tensors" else separate(program, compiled.chunk_length)
         if first is not None:
-            programs[first.name] = first
-        programs[name] = fuse(rest)
-        if name in ("measure", "update"):
-            programs[f"fused_{name}"] = dataclasses.replace(
-                for_compiler(unroll(rest, compiled.weights)), name=f"fused_{name}"
-            )
+            programs[first.name] = check(first, "separate")
+        programs[phase.name] = optimise(check(rest, "separate"), [fuse])
+        if phase.rows == "chunks":
+            fused = optimise(rest, [unstack, for_compiler])
+            programs[f"fused_{phase.name}"] = dataclasses.replace(fused, name=f"fused_{phase.name}")
     return dataclasses.replace(compiled, programs=programs)
 
 
+def _fused(compiled: CompiledCell) -> list[Program]:
+    return [program for name, program in compiled.programs.items() if name.startswith("fused_")]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ...program import Equation, Literal
-from ..python._source import bare, INFIX, Renderer, sizes
+from ..python import bare, infix, Renderer, sizes
 
 
 def _call(function: str) -> Renderer:
@@ -17,18 +17,14 @@ def _unary(function: str) -> Renderer:
     return text
 
 
-def _infix(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
-    return f"({inputs[0]} {INFIX[equation.primitive]} {inputs[1]})"
-
-
 def _arithmetic(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
-    """In place where an operand is not needed again: a third of the memory is not touched."""
+    """Writes in place if an operand is not needed again, which saves a third of the memory traffic."""
     left, right = inputs
     if spare[0]:
         return f"{left}.{equation.primitive}_({bare(right)})"
     if spare[1] and equation.primitive in ("add", "mul"):
         return f"{right}.{equation.primitive}_({bare(left)})"
-    return _infix(equation, inputs, spare)
+    return infix(equation, inputs, spare)
 
 
 def _power(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
@@ -49,7 +45,7 @@ def _extreme(function: str, bound: str) -> Renderer:
 
 def _select(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
     text = f"torch.where({', '.join(map(bare, inputs))})"
-    # Of two numbers torch makes an array of its default dtype.
+    # From two numbers torch makes an array of its default dtype.
     are_numbers = all(isinstance(operand, Literal) for operand in equation.inputs[1:])
     return f"{text}.to({_dtype(equation)})" if are_numbers else text
 
@@ -83,7 +79,7 @@ def _slice(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
 
 
 def _einsum(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
-    """A matrix on the first axis needs no more than a product of two matrices."""
+    """A matrix that acts on the first axis becomes a product of two matrices, which is faster."""
     subscripts = equation.params["subscripts"]
     operands, _, result = subscripts.partition("->")
     letters = operands.split(",")
@@ -125,7 +121,7 @@ TABLE: dict[str, Renderer] = {
     **{name: _unary(name) for name in ("neg", "abs", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "tanh", "sin")},
     **{name: _unary(name) for name in ("cos", "erf", "floor", "sign")},
     **{name: _arithmetic for name in ("add", "sub", "mul", "div")},
-    **{name: _infix for name in ("gt", "ge", "eq", "and", "or")},
+    **{name: infix for name in ("gt", "ge", "eq", "and", "or")},
     "is_finite": _call("isfinite"),
     "not": _call("logical_not"),
     "pow": _power,
@@ -148,4 +144,4 @@ TABLE: dict[str, Renderer] = {
     "addcmul": _addcmul,
     "add_scaled": _add_scaled,
 }
-"""Each primitive of the closed set, and what is made of several of them, as a torch expression."""
+"""Each primitive, also those that only lowered programs hold, as a torch expression."""

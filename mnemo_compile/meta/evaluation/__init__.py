@@ -1,19 +1,19 @@
-"""Judging optimizers: suites of tasks, opponents tuned for each of them, and figures of a comparison."""
+"""Evaluating optimizers: suites of tasks, baselines tuned for each of them, and figures of a comparison."""
 
-from ._evaluate import (
-    evaluate as evaluate,
-    Judgement as Judgement,
-    OpponentJudgement as OpponentJudgement,
-    TaskJudgement as TaskJudgement,
+from ._evaluate import evaluate as evaluate
+from ._evaluation import (
+    BaselineComparison as BaselineComparison,
+    Evaluation as Evaluation,
+    TaskEvaluation as TaskEvaluation,
 )
-from ._judgement import Interval as Interval
+from ._figures import Interval as Interval
 from ._report import (
     as_data as as_data,
+    BASELINE_COLUMNS as BASELINE_COLUMNS,
+    baseline_rows as baseline_rows,
     beaten as beaten,
     COLUMNS as COLUMNS,
     figures as figures,
-    OPPONENT_COLUMNS as OPPONENT_COLUMNS,
-    opponent_rows as opponent_rows,
     rows as rows,
     write_report as write_report,
 )

@@ -1,4 +1,4 @@
-"""Suites: lists of tasks that optimizers are judged on, as TOML files."""
+"""Suites: lists of tasks that optimizers are evaluated on, as TOML files."""
 
 import functools
 import pathlib
@@ -7,9 +7,8 @@ from typing import Annotated
 
 import pydantic
 
-from ...frozen import first_problem
 from ...errors import UsageError
-
+from ...frozen import first_problem
 from ..tasks import AbstractFamily, FamilyConfig
 
 SUITES = pathlib.Path(__file__).parent / "suites"
@@ -18,7 +17,7 @@ Steps = Annotated[int, pydantic.Field(ge=100, le=1_000_000, multiple_of=100)]
 
 
 class BeforeConfig(pydantic.BaseModel):
-    """What a network was trained on before the task begins, by AdamW at 1e-3, as for fine-tuning."""
+    """A training by AdamW at 1e-3 that comes before the task, as for fine-tuning."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -27,20 +26,20 @@ class BeforeConfig(pydantic.BaseModel):
 
 
 class TaskConfig(pydantic.BaseModel):
-    """One task: a family, of which a seed draws the data and the start, and a number of steps."""
+    """One task: a family and a number of steps. A seed draws the data and the start."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     steps: Steps
     seeds: Annotated[int, pydantic.Field(ge=1, le=1000, exclude=True)] = 3
-    """Runs of each optimizer, unless the call says how many; more where chance has more of a say. No part of the
-    task's digest: a baseline says which seeds it has."""
+    """Default number of runs of each optimizer; more where results vary more. It is not part of the task's digest,
+    since a baseline names its seeds."""
     family: FamilyConfig
     before: BeforeConfig | None = None
 
     @pydantic.model_validator(mode="after")
-    def _goes_on_with_the_same_network(self) -> "TaskConfig":
+    def _has_the_same_tensors(self) -> "TaskConfig":
         if self.before is not None and self.before.family.build().shapes != self.family.build().shapes:
             raise ValueError(f"{self.name}: before and family must have the same tensors")
         return self
@@ -57,9 +56,9 @@ class Suite(pydantic.BaseModel):
 
     name: str
     ref: str
-    """What it is loaded by: its name where it ships with the package, else the path of its file."""
+    """What loads it: its name if it ships with the package, else the path of its file."""
     about: str
-    """What it is for, in a sentence."""
+    """Its purpose, in a sentence."""
     tasks: Annotated[tuple[TaskConfig, ...], pydantic.Field(min_length=1)]
 
     @pydantic.model_validator(mode="after")
@@ -80,14 +79,14 @@ def suites() -> dict[str, pathlib.Path]:
 def load_suite(name: str) -> Suite:
     """A suite that ships with the package, or the one in a TOML file.
 
-    Raises `UsageError` for a suite that does not exist, and a file that is not one.
+    Raises `UsageError` for a suite that does not exist, and for a file that is not a suite.
     """
     path = suites().get(name)
     if path is None:
         path = pathlib.Path(name)
         if path.suffix != ".toml":
-            known = ", ".join(suites())
-            raise UsageError(f"there is no suite '{name}'; choose one of {known}, or give the path of a .toml file")
+            names = ", ".join(suites())
+            raise UsageError(f"there is no suite '{name}'; choose one of {names}, or give the path of a .toml file")
     try:
         return Suite.model_validate({**tomllib.loads(path.read_text(encoding="utf-8")), "name": path.stem, "ref": name})
     except OSError as error:

@@ -9,37 +9,33 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...step import reference
-from ...step import Layout
-from ...cell import AbstractCell
-
 from ..tasks import AbstractFamily, Params
 from ._suites import TaskConfig
 
-HELD_OUT = 16
-"""Batches that a validation loss is the mean of."""
+VALIDATION_BATCHES = 16
+"""How many batches a validation loss is the mean of."""
 BINS = 100
-"""Points of a training curve, each the mean over as many steps as all others."""
-COORDINATES_AT_ONCE = 4_000_000
-"""Parameters of all the runs that are trained side by side."""
+"""Points of a training curve. Each is the mean over an equal number of steps."""
+PARAMETERS_AT_ONCE = 4_000_000
+"""Largest number of parameters of all the runs that are trained side by side."""
 
 MakeOptimizer = Callable[[Any, int], optax.GradientTransformationExtraArgs]
 """An optimizer from its setting and the number of steps."""
 
 
 class Runs(NamedTuple):
-    """Trainings of one task, a row each."""
+    """Trainings of one task, one per row."""
 
     curves: Float[np.ndarray, "runs bins"]
-    """Training loss, on the batch that each step is about to learn from."""
+    """Training loss on the batch of each step, before the step."""
     initial: Float[np.ndarray, " runs"]
-    """The first of them."""
+    """The first of these losses."""
     highest: Float[np.ndarray, " runs"]
-    """The highest of them, infinity where one was not finite."""
-    held_out: Float[np.ndarray, " runs"]
-    """Mean loss of held-out batches at the end."""
+    """The highest of these losses; infinity where one is not finite."""
+    validation_loss: Float[np.ndarray, " runs"]
+    """Mean loss on batches of the validation split, at the end."""
     accuracy: Float[np.ndarray, " runs"]
-    """Mean accuracy on them; not a number for a task without classes."""
+    """Mean accuracy on those batches; not a number for a task without classes."""
 
     @property
     def final(self) -> Float[np.ndarray, " runs"]:
@@ -51,9 +47,22 @@ class Runs(NamedTuple):
         """Whether a loss was not finite, or a training ended well above where it began."""
         return ~np.isfinite(self.highest) | ~(self.final < 1.5 * np.abs(self.initial))
 
+    def rows(self, chosen: Any) -> "Runs":
+        """Some of the runs."""
+        return Runs(*(rows[chosen] for rows in self))
+
+
+class Run(NamedTuple):
+    """One training."""
+
+    losses: Float[Array, " steps"]
+    """Training loss before each step."""
+    validation_losses: Float[Array, " batches"]
+    accuracies: Float[Array, " batches"]
+
 
 def starts(task: TaskConfig, seeds: Sequence[int]) -> tuple[list[Float[Array, "seeds ..."]], Any]:
-    """The parameters that each seed's training starts from, and what the family has drawn for it."""
+    """The parameters that each seed's training starts from, and its instance of the family."""
     family = task.build()
 
     def start(seed: Array) -> tuple[Params, Any]:
@@ -64,12 +73,37 @@ def starts(task: TaskConfig, seeds: Sequence[int]) -> tuple[list[Float[Array, "s
         ]
         if task.before is not None:
             before = task.before.family.build()
-            drawn = before.draw(jax.random.fold_in(jax.random.key(seed), 3))
+            instance = before.draw(jax.random.fold_in(jax.random.key(seed), 3))
             key = jax.random.fold_in(jax.random.key(seed), 4)
-            params, _ = _train(before, optax.adamw(1e-3), params, drawn, key, task.before.steps)
+            params, _ = _train(before, optax.adamw(1e-3), params, instance, key, task.before.steps)
         return params, family.draw(jax.random.fold_in(jax.random.key(seed), 1))
 
     return jax.jit(jax.vmap(start))(jnp.asarray(seeds, jnp.uint32))
+
+
+def batch_key(seed: Array | int) -> PRNGKeyArray:
+    """The key of a seed's batches; the batch of a step is drawn by `fold_in(key, step)`."""
+    return jax.random.fold_in(jax.random.key(seed), 2)
+
+
+def run(
+    family: AbstractFamily,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    instance: Any,
+    seed: Array,
+    steps: int,
+) -> Run:
+    """Trains for this many steps, then evaluates on the validation split."""
+    key = batch_key(seed)
+    trained, losses = _train(family, optimizer, params, instance, key, steps)
+
+    def validate(key: PRNGKeyArray) -> tuple[Array, Array]:
+        batch = family.batch(instance, key, "validation")
+        return family.loss(trained, batch), family.accuracy(trained, batch)
+
+    keys = jax.random.split(jax.random.fold_in(key, steps), VALIDATION_BATCHES)
+    return Run(losses, *jax.lax.map(validate, keys))
 
 
 def _train(
@@ -80,7 +114,7 @@ def _train(
     key: PRNGKeyArray,
     steps: int,
 ) -> tuple[Params, Float[Array, " steps"]]:
-    """The parameters that are to be judged after so many steps, and the loss before each."""
+    """The parameters to evaluate after this many steps, and the loss before each step."""
     optimizer = optax.with_extra_args_support(optimizer)
 
     def one(carry: tuple[Params, Any], number: Array) -> tuple[tuple[Params, Any], Array]:
@@ -115,49 +149,12 @@ def train(task: TaskConfig, make: MakeOptimizer, settings: Any, seeds: Sequence[
 
     def lane(setting: Any, seed: Array, place: Array) -> tuple[Array, ...]:
         start, instance = jax.tree.map(lambda rows: rows[place], (params, instances))
-        key = jax.random.fold_in(jax.random.key(seed), 2)
-        trained, losses = _train(family, make(setting, steps), start, instance, key, steps)
-
-        def judge(key: PRNGKeyArray) -> tuple[Array, Array]:
-            batch = family.batch(instance, key, "held_out")
-            return family.loss(trained, batch), family.accuracy(trained, batch)
-
-        keys = jax.random.split(jax.random.fold_in(key, steps), HELD_OUT)
-        held_out, accuracy = jax.lax.map(judge, keys)
+        losses, validation, accuracy = run(family, make(setting, steps), start, instance, seed, steps)
         highest = jnp.where(jnp.all(jnp.isfinite(losses)), jnp.max(losses), jnp.inf)
-        return losses.reshape(BINS, -1).mean(axis=1), losses[0], highest, held_out.mean(), accuracy.mean()
+        return losses.reshape(BINS, -1).mean(axis=1), losses[0], highest, validation.mean(), accuracy.mean()
 
     size = sum(int(np.prod(shape)) for shape in family.shapes)
-    at_once = max(1, min(len(which), COORDINATES_AT_ONCE // size))
+    at_once = max(1, min(len(which), PARAMETERS_AT_ONCE // size))
     lanes = (settings, jnp.asarray(seeds, jnp.uint32), jnp.asarray(which))
     rows = jax.jit(lambda lanes: jax.lax.map(lambda row: lane(*row), lanes, batch_size=at_once))(lanes)
     return Runs(*(np.asarray(row) for row in rows))
-
-
-class _Packed(NamedTuple):
-    """State of the reference step as an optax transformation."""
-
-    optimizer: reference.OptimizerState
-
-
-def as_optax(
-    cell: AbstractCell, steps: int, lr: float | Float[Array, ""] = 1.0
-) -> optax.GradientTransformationExtraArgs:
-    """The reference step of a cell that is told the number of steps, as an optax transformation.
-
-    It computes what every export of the cell computes.
-    """
-
-    def layout(params: Params) -> Layout:
-        return Layout(tuple(p.shape for p in params), cell.chunk_length, cell.sample_chunks)
-
-    def init(params: Any) -> Any:
-        return _Packed(reference.init(cell, layout(params)))
-
-    def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, Any]:
-        packing = layout(params)
-        before, grad = reference.pack(packing, params), reference.pack(packing, updates)
-        after, optimizer = reference.step(cell, packing, before, grad, state.optimizer, lr=lr, total_steps=float(steps))
-        return reference.unpack(packing, after - before), _Packed(optimizer)
-
-    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,25 +1,23 @@
-"""The tasks that optimizers are meta-trained and judged on."""
+"""Tasks that optimizers are meta-trained and evaluated on: networks on data sets, and quadratics."""
 
-from ._data import (
-    AbstractData as AbstractData,
-    AbstractDataConfig as AbstractDataConfig,
-    Batch as Batch,
-    Part as Part,
-    PARTS as PARTS,
-)
-from ._family import (
-    AbstractFamily as AbstractFamily,
-    DataConfig as DataConfig,
-    FamilyConfig as FamilyConfig,
-    Quadratic as Quadratic,
-    QuadraticConfig as QuadraticConfig,
-    Supervised as Supervised,
-    SupervisedConfig as SupervisedConfig,
-)
-from ._networks import (
-    AbstractNetwork as AbstractNetwork,
-    AbstractNetworkConfig as AbstractNetworkConfig,
-    NetworkConfig as NetworkConfig,
-    Params as Params,
-    Tensor as Tensor,
-)
+from typing import Annotated, Any
+
+import pydantic
+
+from ._family import AbstractFamily as AbstractFamily, AbstractFamilyConfig as AbstractFamilyConfig
+from ._quadratic import Quadratic as Quadratic, QuadraticConfig as QuadraticConfig
+from ._supervised import Supervised as Supervised, SupervisedConfig as SupervisedConfig
+from .data import Batch as Batch, DataConfig as DataConfig, Split as Split, SPLITS as SPLITS
+from .networks import NetworkConfig as NetworkConfig, Params as Params, Tensor as Tensor
+
+
+def _tag(config: Any) -> str:
+    kind = config.get("kind") if isinstance(config, dict) else getattr(config, "kind", None)
+    return "quadratic" if kind == "quadratic" else "supervised"
+
+
+FamilyConfig = Annotated[
+    Annotated[SupervisedConfig, pydantic.Tag("supervised")] | Annotated[QuadraticConfig, pydantic.Tag("quadratic")],
+    pydantic.Discriminator(_tag),
+]
+"""A quadratic where `kind` says so, else a network on data."""

@@ -1,6 +1,7 @@
 """Any cell's update.onnx takes the steps that the cell takes, whatever the tensor and its gradients."""
 
 import functools
+import math
 import pathlib
 import re
 import subprocess
@@ -16,11 +17,11 @@ import onnxruntime
 import pytest
 from hypothesis import given, HealthCheck, settings, strategies as st
 
-from mnemo_compile.step import shape_role
+from mnemo_compile.cell import Tensors
+from mnemo_compile.exporters.onnx import _tensor, OnnxExporter
 from mnemo_compile.frozen import FrozenCell
-from mnemo_compile.exporters.onnx import _graphs
-from mnemo_compile.exporters.onnx import OnnxExporter
 from mnemo_compile.program import compile_cell
+from mnemo_compile.step import shape_role
 from tests.cells import cell_of, Levels, OWN
 from tests.exporters.one_tensor import assert_takes_the_steps, numbers_of, TOGETHER
 
@@ -32,13 +33,13 @@ CELLS = ["tracks", "levels", "bare", "adam", "lstm"]
 
 @pytest.fixture(scope="module")
 def folder_of(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The artifact of a cell, exported with blocks so small that few coordinates are several of them."""
+    """The export of a cell, exported with blocks so small that few coordinates are several of them."""
 
     @functools.cache
     def folder_of(kind: str) -> pathlib.Path:
         folder = tmp_path_factory.mktemp(kind)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_graphs, "LARGEST_BLOCK", 256)
+            patch.setattr(_tensor, "LARGEST_BLOCK", 256)
             OnnxExporter().emit(frozen, compile_cell(cell_of(kind)), folder)
         return folder
 
@@ -216,13 +217,13 @@ def test_the_readme_says_what_each_input_is_and_what_need_not_be_kept(folder_of:
         assert f"`{name}`" in text
     plain = " ".join(text.split())
     for sentence in (
-        "| `memory.tokens` | C × 2 × 3 | the memory of each chunk |",
+        "| `memory.tokens` | C × 2 × 3 | memory per chunk |",
         "0 vector, 1 matrix, 2 embedding, 3 head, 4 convolution",
         "C is the number of chunks: N / 8, rounded up.",
-        "`memory.own` is kept by tensors of the roles vector and embedding.",
-        "All numbers of `memory.narrow` and `memory.pair` are numbers that bfloat16 has.",
+        "Tensors of the roles vector and embedding have `memory.own`.",
+        "All numbers of `memory.narrow` and `memory.pair` are numbers of bfloat16.",
         "`share.onnx` takes `param`, `grad`, `memory.narrow`, ",
-        "rows of `share` and `recall` are tensors, of the others chunks of 8 coordinates",
+        "Rows of `share` and `recall` are tensors. Rows of the others are chunks of 8 coordinates.",
     ):
         assert sentence in plain
     other = (folder_of("tracks") / "README.md").read_text(encoding="utf-8")
@@ -303,17 +304,17 @@ def test_a_step_needs_its_outputs_one_more_array_and_a_block(frozen: FrozenCell)
         OnnxExporter().emit(frozen, compiled, pathlib.Path(folder))
         command = [sys.executable, "-c", PEAK, str(pathlib.Path(folder) / "update.onnx"), str(length)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    slots = compiled.memory_slots.values()
-    outputs = 1 + sum(slot.size / (length if slot.level == "chunk" else 1) for slot in slots)
+    slots = compiled.memory_slots
+    outputs = 1 + sum(math.prod(slot.shape) / (length if slot.per == "chunk" else 1) for slot in slots)
     assert outputs < float(done.stdout) < outputs + 2
 
 
 class Clocked(Levels):
     """What tensors tell each other needs no summary."""
 
-    def share(self, summary: Any, moments: Any, facts: Any, clock: Any, state: Any) -> dict[str, Any]:
-        phase = jnp.cos(clock["step"])
-        return {"levels": jnp.stack([phase + moments["square"], 2 + phase], axis=1), "clock": phase}
+    def share(self, tensors: Tensors) -> dict[str, Any]:
+        phase = jnp.cos(tensors.clock["step"])
+        return {"levels": jnp.stack([phase + tensors.moments["square"], 2 + phase], axis=1), "clock": phase}
 
 
 def test_what_is_told_without_a_summary_takes_the_gradient_and_the_clock_alone(
@@ -330,8 +331,9 @@ def test_what_is_told_without_a_summary_takes_the_gradient_and_the_clock_alone(
 class Counted(Levels):
     """What tensors tell each other is known before there is a gradient."""
 
-    def share(self, summary: Any, moments: Any, facts: Any, clock: Any, state: Any) -> dict[str, Any]:
-        return {"levels": jnp.stack([1 + facts["matrix"], 2 + facts["matrix"]], axis=1), "clock": facts["matrix"]}
+    def share(self, tensors: Tensors) -> dict[str, Any]:
+        matrix = tensors.shape["matrix"]
+        return {"levels": jnp.stack([1 + matrix, 2 + matrix], axis=1), "clock": matrix}
 
 
 def test_what_is_told_without_the_gradient_leaves_nothing_unneeded_in_the_model(

@@ -9,9 +9,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.errors import MnemoError
 from mnemo_compile.exporters.onnx import OnnxExporter
+from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.program import compile_cell
 
 LEVELS = ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"]
@@ -19,7 +19,7 @@ LEVELS = ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"]
 
 @pytest.fixture(scope="module")
 def folder(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The artifact. Not to be written into."""
+    """The export. Not to be written into."""
     folder = tmp_path_factory.mktemp("onnx")
     OnnxExporter().emit(frozen, compile_cell(frozen.cell()), folder)
     return folder
@@ -130,23 +130,23 @@ def test_the_text_names_models_weights_and_nodes_and_holds_no_walls_of_numbers(
     text = OnnxExporter().text(frozen, compile_cell(frozen.cell()))
     lines = text.splitlines()
     assert [line for line in lines if line.startswith("model ")] == [f"model {name}" for name in models]
-    for line in ("  input %param: f32[N]", "  weight %coordinate_in: f32[2, 5]", "  output %next.param"):
+    for line in ("  input %param: f32[N]", "  weight %network.coordinate.input: f32[2, 5]", "  output %next.param"):
         assert line in lines
     assert any(re.fullmatch(r"    %update\.\w+: f32\[block, 32\] = Mul\(%\S+, %\S+\)", line) for line in lines)
     assert "\x1b" not in text and max(map(len, lines)) < 300
 
 
-def test_an_artifact_that_is_incomplete_or_damaged_is_refused_in_a_sentence(
+def test_an_export_that_is_incomplete_or_damaged_is_refused_in_a_sentence(
     frozen: FrozenCell, tmp_path: pathlib.Path
 ) -> None:
     exporter = OnnxExporter()
     exporter.emit(frozen, compile_cell(frozen.cell()), tmp_path)
     (tmp_path / "phases" / "recall.onnx").write_bytes(b"\x08\x08 nothing that can be run")
-    artifact = exporter.open(frozen, tmp_path)
+    opened = exporter.open(frozen, tmp_path)
     with pytest.raises(
         MnemoError, match=r"recall\.onnx is not a model that ONNX Runtime loads \(.*\); export the cell"
     ):
-        artifact.phase("recall", {})
+        opened.phase("recall", {})
     (tmp_path / "update.onnx").unlink()
     with pytest.raises(MnemoError, match=r"update\.onnx cannot be read \(No such file.*\); export the cell again"):
         exporter.open(frozen, tmp_path)

@@ -11,13 +11,12 @@ import optax
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mnemo_compile.step import reference
-from mnemo_compile.step import Layout, Role, ROLES, shape_facts, shape_role
-from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.cell import AbstractCell, MemorySlot
-from mnemo_compile.exporters.python._package import load_package
 from mnemo_compile.exporters.optax import OptaxExporter
+from mnemo_compile.exporters.python import load_package
+from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.program import compile_cell
+from mnemo_compile.step import Layout, reference, Role, ROLES, shape_numbers, shape_role
 from tests.cells import cell_of
 from tests.helpers import jitted_pack, jitted_step, trajectory
 
@@ -36,7 +35,7 @@ def package_of(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> 
         OptaxExporter().emit(frozen, compile_cell(cell_of(kind)), folder)
         package = load_package(folder / "small_cell")
         # So that tensors share blocks though blocks are small.
-        package._rows.SHORTEST = 64
+        package._partition.SHORTEST = 64
         return package
 
     return package_of
@@ -84,7 +83,7 @@ def assert_kept(cell: AbstractCell, layout: Layout, state: Any, after: reference
                 assert array.shape == (0,)
                 continue
             true = np.asarray(after.memory[slot.name][starts[tensor] : starts[tensor + 1]])
-            if slot.level == "coordinate":
+            if slot.per == "coordinate":
                 true = true.reshape(-1, *slot.shape)[: layout.sizes[tensor]].reshape((*shape, *slot.shape))
             assert_alike(slot, np.asarray(array, np.float32), true)
 
@@ -204,9 +203,9 @@ def test_roles_and_facts_are_those_of_the_compiler(package_of: Any) -> None:
         for said in (None, *ROLES):
             (role,) = tensors.roles_of(jnp.zeros(shape), None if said is None else lambda path, array, said=said: said)
             assert role == (said or shape_role(shape))
-            told = {name: float(value[0]) for name, value in tensors.facts([shape], [role]).items()}
-            expected = {f"facts.{name}": float(np.float32(x)) for name, x in shape_facts(shape, role).items()}
-            assert told == expected
+            numbers = {name: float(value[0]) for name, value in tensors.shape_rows([shape], [role]).items()}
+            expected = {f"shape.{name}": float(np.float32(x)) for name, x in shape_numbers(shape, role).items()}
+            assert numbers == expected
 
 
 def test_roles_that_there_are_not_are_refused(package_of: Any) -> None:
@@ -330,7 +329,7 @@ def test_the_state_of_another_cell_is_refused(package_of: Any) -> None:
         package_of("adam").mnemosyne().update(params, state, params)
     bare = package_of("bare").mnemosyne()
     other = bare.init(params)._replace(memory={}, recall={"x": jnp.ones(1)})
-    with pytest.raises(ValueError, match="recall x .* where .* has memory of nothing and recall of nothing"):
+    with pytest.raises(ValueError, match="recall x .* where .* has memory without slots and recall without arrays"):
         bare.update(params, other, params)
 
 

@@ -298,7 +298,10 @@ def test_a_state_of_something_else_is_refused(optax_package: ModuleType, params:
     for other, message in (
         (optax.adam(0.1).init(params), "the state is a tuple and not one that init of small-cell gave"),
         (state._replace(memory={"first": params}), "of another cell or of other parameters: it has memory first"),
-        (state._replace(recall={}), "and recall of nothing where small-cell has memory fast, slow, square and recall"),
+        (
+            state._replace(recall={}),
+            "and recall without arrays where small-cell has memory fast, slow, square and recall",
+        ),
         (optax_package.mnemosyne().init(params["b"]), r"recall denominator \(2, .* has .* \(3, .*; make one with init"),
         (
             state._replace(memory={name: {"a": jnp.ones(7)} for name in state.memory}),

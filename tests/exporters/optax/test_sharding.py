@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.exporters.optax import OptaxExporter
+from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.program import compile_cell
 from tests.cells import cell_of
 

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from jax import export
 
-from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.errors import MnemoError
 from mnemo_compile.exporters.stablehlo import StableHloExporter
+from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.program import compile_cell, Equation, Program, Value
 from tests.cells import cell_of
 from tests.exporters.one_tensor import assert_takes_the_steps, numbers_of, TOGETHER
@@ -27,7 +27,7 @@ from tests.exporters.one_tensor import assert_takes_the_steps, numbers_of, TOGET
 
 @pytest.fixture(scope="module")
 def folder(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The artifact. Not to be written into."""
+    """The export. Not to be written into."""
     folder = tmp_path_factory.mktemp("stablehlo")
     StableHloExporter().emit(frozen, compile_cell(frozen.cell()), folder)
     return folder
@@ -119,17 +119,17 @@ SHAPES = [(), (23,), (33, 31)]
 
 
 @pytest.fixture(scope="module")
-def artifact_of(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The folder of the artifact of a kind of cell, and its functions of a tensor."""
+def export_of(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The folder of the export of a kind of cell, and its functions of a tensor."""
 
     @functools.cache
-    def artifact_of(kind: str) -> dict[str, Any]:
+    def export_of(kind: str) -> dict[str, Any]:
         folder = tmp_path_factory.mktemp(kind)
         StableHloExporter().emit(frozen, compile_cell(cell_of(kind)), folder)
         calls = {path.stem: jax.jit(load(path).call) for path in folder.glob("*.jaxexport")}
         return {**calls, "folder": folder}
 
-    return artifact_of
+    return export_of
 
 
 CELLS = ["tracks", "levels", "adam", "lstm", "bare"]
@@ -173,14 +173,14 @@ def rollout(
     total_steps=st.sampled_from([0.0, 10.0]),
 )
 def test_update_takes_the_steps_of_the_cell(
-    artifact_of: Any, kind: str, shape: tuple[int, ...], history: list[float], seed: int, total_steps: float
+    export_of: Any, kind: str, shape: tuple[int, ...], history: list[float], seed: int, total_steps: float
 ) -> None:
     random = np.random.default_rng(seed)
     param = np.asarray(random.normal(size=shape), np.float32)
     grads = [np.asarray(size * random.normal(size=shape), np.float32) for size in history]
     options = {"lr": 1.0, "total_steps": total_steps, "weight_decay": 0.1}
     history_of_one = [[grad] for grad in grads]
-    carried = rollout(artifact_of(kind), [param], history_of_one, options)
+    carried = rollout(export_of(kind), [param], history_of_one, options)
     assert_takes_the_steps(cell_of(kind), [param], history_of_one, options, carried)
 
 
@@ -193,16 +193,16 @@ def network(seed: int, steps: int) -> tuple[list[np.ndarray], list[list[np.ndarr
     return params, history
 
 
-def test_tensors_that_tell_each_other_something_take_the_steps_of_the_cell(artifact_of: Any) -> None:
+def test_tensors_that_tell_each_other_something_take_the_steps_of_the_cell(export_of: Any) -> None:
     cell = cell_of("levels")
     params, history = network(4, steps=6)
-    carried = rollout(artifact_of("levels"), params, history, OPTIONS)
+    carried = rollout(export_of("levels"), params, history, OPTIONS)
     assert_takes_the_steps(cell, params, history, OPTIONS, carried)
     assert {str(each["memory.pair"].dtype) for each in carried} == {"bfloat16"}
 
 
-def test_a_sum_that_is_not_finite_refuses_the_step(artifact_of: Any) -> None:
-    calls = artifact_of("levels")
+def test_a_sum_that_is_not_finite_refuses_the_step(export_of: Any) -> None:
+    calls = export_of("levels")
     (param, *_), (grads, _) = network(1, steps=2)
     (carried,) = rollout(calls, [param], [grads[:1]], OPTIONS)
     inputs = {**carried, **told(calls["folder"], param.shape, OPTIONS), "grad": grads[0]}
@@ -215,8 +215,8 @@ def test_a_sum_that_is_not_finite_refuses_the_step(artifact_of: Any) -> None:
             np.testing.assert_array_equal(after[f"next.{key}"], carried[key])
 
 
-def test_the_manifest_says_what_a_function_takes_and_how_many_chunks_there_are(artifact_of: Any) -> None:
-    functions = {kind: json.loads((artifact_of(kind)["folder"] / "manifest.json").read_text()) for kind in CELLS}
+def test_the_manifest_says_what_a_function_takes_and_how_many_chunks_there_are(export_of: Any) -> None:
+    functions = {kind: json.loads((export_of(kind)["folder"] / "manifest.json").read_text()) for kind in CELLS}
     inputs = {
         (kind, path): {entry["name"]: (entry["shape"], entry["dtype"]) for entry in function["inputs"]}
         for kind, manifest in functions.items()
@@ -238,17 +238,17 @@ PHASES_OF = {
 }
 
 
-def test_phases_that_no_step_needs_are_not_written(artifact_of: Any) -> None:
+def test_phases_that_no_step_needs_are_not_written(export_of: Any) -> None:
     for kind, phases in PHASES_OF.items():
-        folder = artifact_of(kind)["folder"]
+        folder = export_of(kind)["folder"]
         assert {path.stem for path in (folder / "phases").iterdir()} == phases
         readme = (folder / "README.md").read_text(encoding="utf-8")
         assert all((f"`{phase}`" in readme) == (phase in phases) for phase in ("encode", "share", "recall", "probe"))
 
 
-def test_what_padding_gives_does_not_leak(artifact_of: Any) -> None:
+def test_what_padding_gives_does_not_leak(export_of: Any) -> None:
     """Of a short tensor, most sampled chunks are none; Tracks divides by the coordinates in each."""
-    calls = artifact_of("tracks")
+    calls = export_of("tracks")
     param = np.ones(3, np.float32)
     after = calls["update"](
         {**held(calls["folder"], param), **told(calls["folder"], (3,), OPTIONS), "grad": jnp.ones(3)}
@@ -257,8 +257,8 @@ def test_what_padding_gives_does_not_leak(artifact_of: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mnemosyne", "levels"])
-def test_the_example_in_the_readme_runs_alone(folder: pathlib.Path, artifact_of: Any, kind: str) -> None:
-    folder = folder if kind == "mnemosyne" else artifact_of(kind)["folder"]
+def test_the_example_in_the_readme_runs_alone(folder: pathlib.Path, export_of: Any, kind: str) -> None:
+    folder = folder if kind == "mnemosyne" else export_of(kind)["folder"]
     readme = (folder / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert ("share.jaxexport" in example) == (kind == "levels")
@@ -270,20 +270,20 @@ def test_the_example_in_the_readme_runs_alone(folder: pathlib.Path, artifact_of:
     assert after < before
 
 
-def test_the_readme_says_what_each_input_is_and_what_need_not_be_kept(artifact_of: Any) -> None:
-    text = (artifact_of("levels")["folder"] / "README.md").read_text(encoding="utf-8")
+def test_the_readme_says_what_each_input_is_and_what_need_not_be_kept(export_of: Any) -> None:
+    text = (export_of("levels")["folder"] / "README.md").read_text(encoding="utf-8")
     plain = " ".join(text.split())
     for sentence in (
-        "| `memory.pair` | N × 2 | the memory of each coordinate, in bfloat16 |",
-        "| `memory.tokens` | C × 2 × 3 | the memory of each chunk |",
+        "| `memory.pair` | N × 2 | memory per coordinate, in bfloat16 |",
+        "| `memory.tokens` | C × 2 × 3 | memory per chunk |",
         "the two counters, which are int32, and `memory.narrow` and `memory.pair`.",
         "C is the number of chunks: N / 8, rounded up.",
-        "`memory.own` is kept by tensors of the roles vector and embedding.",
+        "Tensors of the roles vector and embedding have `memory.own`.",
         "`share.jaxexport` takes `param`, `grad`, `memory.narrow`, ",
-        "rows of `share` and `recall` are tensors, of the others chunks of 8 coordinates",
+        "Rows of `share` and `recall` are tensors. Rows of the others are chunks of 8 coordinates.",
     ):
         assert sentence in plain
-    other = (artifact_of("tracks")["folder"] / "README.md").read_text(encoding="utf-8")
+    other = (export_of("tracks")["folder"] / "README.md").read_text(encoding="utf-8")
     assert not re.search("share|role|bfloat16|C is", other)
 
 
@@ -329,7 +329,7 @@ def test_contractions_leave_no_precision_to_the_backend(frozen: FrozenCell) -> N
 
 
 def copied(folder: pathlib.Path, target: pathlib.Path, **changes: Any) -> pathlib.Path:
-    """The artifact with other entries in its manifest."""
+    """The export with other entries in its manifest."""
     for path in folder.rglob("*"):
         if path.is_file():
             (target / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
@@ -363,7 +363,7 @@ def test_what_this_jax_cannot_read_is_one_sentence_with_the_version_that_can(
     assert "\n" not in str(caught.value)
 
 
-def test_an_artifact_that_is_incomplete_or_damaged_is_refused_in_a_sentence(
+def test_an_export_that_is_incomplete_or_damaged_is_refused_in_a_sentence(
     folder: pathlib.Path, frozen: FrozenCell, tmp_path: pathlib.Path
 ) -> None:
     damaged = copied(folder, tmp_path)

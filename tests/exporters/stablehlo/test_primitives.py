@@ -10,9 +10,9 @@ import pytest
 from jax import lax
 
 from mnemo_compile.exporters.optax._primitives import TABLE as OPTAX_TABLE
+from mnemo_compile.exporters.python._source import render
 from mnemo_compile.exporters.stablehlo import _functions as functions
 from mnemo_compile.exporters.stablehlo._primitives import TABLE as STABLEHLO_TABLE
-from mnemo_compile.exporters.python._source import render
 from mnemo_compile.program import CLOSED_SET, compile_cell, CompiledCell, Equation, evaluate, Literal, Program, Value
 from tests.cells import cell_of
 from tests.exporters.primitives import CASES, program, RANDOM
@@ -83,4 +83,4 @@ def test_a_contraction_computes_what_it_means(target: str, subscripts: str, bare
 
 
 def test_every_primitive_of_the_closed_set_is_said() -> None:
-    assert STABLEHLO_TABLE.keys() == OPTAX_TABLE.keys() == CLOSED_SET.keys()
+    assert STABLEHLO_TABLE.keys() == OPTAX_TABLE.keys() == CLOSED_SET

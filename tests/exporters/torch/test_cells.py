@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from mnemo_compile.exporters.python._package import load_package
+from mnemo_compile.exporters.python import load_package
 from mnemo_compile.exporters.torch import TorchExporter
 from mnemo_compile.program import compile_cell
 from tests.cells import cell_of
@@ -72,7 +72,7 @@ def test_memory_has_the_shape_of_its_slot_for_each_coordinate(optimizers: dict[s
     bare.load_state_dict(bare.state_dict())
 
 
-def test_a_slot_is_kept_by_whom_and_how_the_cell_says(optimizers: dict[str, Any]) -> None:
+def test_a_slot_is_stored_for_the_roles_and_in_the_dtype_that_the_cell_says(optimizers: dict[str, Any]) -> None:
     shapes = [(9,), (6, 5), (40, 2), (3, 3, 4)]
     params = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
     optimizer = optimizers["levels"]([{"params": params[:3]}, {"params": params[3:], "role": "embedding"}])
@@ -106,7 +106,7 @@ def test_a_slot_is_kept_by_whom_and_how_the_cell_says(optimizers: dict[str, Any]
     with pytest.raises(ValueError, match="role of group 1 must be one of vector, matrix.* not 'tail'"):
         optimizers["levels"]([{"params": params[:3]}, {"params": params[3:], "role": "tail"}])
     del saved["state"][0]["own"]
-    with pytest.raises(ValueError, match="the state of parameter 0 of group 0 holds .* where .*own.* is kept"):
+    with pytest.raises(ValueError, match="the state of parameter 0 of group 0 holds .* where .*own.* belong"):
         restored.load_state_dict(saved)
 
 

@@ -1,22 +1,34 @@
 """What the torch exporter makes of programs means what the programs mean."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import assume, given, settings
 
-from mnemo_compile.exporters.torch._fuse import for_compiler, fuse
-from mnemo_compile.exporters.torch._per_tensor import separate
 from mnemo_compile.exporters.python._source import render
-from mnemo_compile.exporters.python._unroll import is_pointwise, unroll
-from mnemo_compile.exporters.torch.runtime import _functions
 from mnemo_compile.exporters.torch._primitives import TABLE
-from mnemo_compile.program import CLOSED_SET, compile_cell, Equation, evaluate, Literal, Operand, Program, Value
+from mnemo_compile.exporters.torch.runtime import _functions
+from mnemo_compile.program import (
+    compile_cell,
+    Equation,
+    evaluate,
+    for_compiler,
+    fuse,
+    is_pointwise,
+    Literal,
+    Operand,
+    PRIMITIVES,
+    Program,
+    separate,
+    unstack,
+    Value,
+)
+from tests import programs
 from tests.helpers import learned_cell
+from tests.programs import largest, phases
 
 ROWS = ("rows", 4)
 X, Y, Z = (Value(name, ROWS, "float32") for name in ("param", "grad", "memory.z"))
@@ -60,7 +72,7 @@ def arrays_of(values: tuple[Value, ...], rows: int, seed: int = 0) -> dict[str, 
 
 
 BOOL = Value("valid", ROWS, "bool")
-PRIMITIVES = [
+EXAMPLES = [
     *(equation(name, X) for name in ("neg", "abs", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "tanh", "sin")),
     *(equation(name, X) for name in ("cos", "erf", "floor", "sign")),
     *(equation(name, X, Y) for name in ("add", "sub", "mul", "div", "max", "min", "pow")),
@@ -85,10 +97,14 @@ PRIMITIVES = [
     equation("concatenate", X, Y, shape=("rows", 8), axis=1),
     equation("slice", X, shape=("rows", 2), axis=1, start=1, stop=3),
     equation("einsum", X, Y, shape=("rows",), subscripts="ab,ab->a"),
+    equation("index", X, shape=("rows",), axis=1, place=2),
+    equation("addcmul", X, Y, T, value=0.5),
+    equation("add_scaled", X, T, alpha=0.25),
+    equation("rational_tanh", X),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("made", PRIMITIVES, ids=str)
+@pytest.mark.parametrize("made", EXAMPLES, ids=str)
 @pytest.mark.parametrize("rows", [1, 5])
 def test_each_primitive_means_what_the_closed_set_says(made: Equation, rows: int) -> None:
     inputs = (X, Y, BOOL, T)
@@ -100,74 +116,40 @@ def test_each_primitive_means_what_the_closed_set_says(made: Equation, rows: int
 
 
 def test_the_table_has_every_primitive() -> None:
-    assert set(CLOSED_SET) <= set(TABLE)
+    assert PRIMITIVES.keys() == TABLE.keys()
 
 
-BINARY, UNARY = ("add", "sub", "mul", "div", "max", "min"), ("neg", "abs", "exp", "tanh", "rsqrt")
-
-
-@st.composite
-def chains(draw: st.DrawFn) -> Program:
-    """Random arithmetic over chunks, tensors and numbers."""
-    known: list[Operand] = [X, Y, Z, T, Literal(0.5, "float32"), Literal(1.0, "float32")]
-    equations: list[Equation] = []
-    for count in range(draw(st.integers(2, 12))):
-        primitive = draw(st.sampled_from((*BINARY, *BINARY, *UNARY)))
-        first = draw(st.sampled_from([operand for operand in known if isinstance(operand, Value)]))
-        inputs = (first, draw(st.sampled_from(known))) if primitive in BINARY else (first,)
-        if primitive in ("rsqrt", "div"):
-            positive = Value(f"positive{count}", inputs[-1].shape, "float32")
-            if isinstance(inputs[-1], Literal):
-                positive = inputs[-1]
-            else:
-                size = Value(f"size{count}", inputs[-1].shape, "float32")
-                equations.append(Equation("abs", inputs[-1:], (size,), {}, "cell.py:2"))
-                equations.append(Equation("add", (size, Literal(1.0, "float32")), (positive,), {}, "cell.py:2"))
-            inputs = (*inputs[:-1], positive)
-        if primitive == "exp":
-            bounded = Value(f"bounded{count}", first.shape, "float32")
-            equations.append(Equation("tanh", (first,), (bounded,), {}, "cell.py:3"))
-            inputs = (bounded,)
-        shape = ROWS if any(operand.shape == ROWS for operand in inputs) else ("rows", 1)
-        output = Value(f"value{count}", shape, "float32")
-        equations.append(Equation(primitive, inputs, (output,), {}, "cell.py:4"))
-        known.append(output)
-    final = equation("add", equations[-1].output, X)
-    return program(*equations, final, inputs=(X, Y, Z, T))
-
-
-@settings(max_examples=25, deadline=None)
-@given(chains())
+@settings(max_examples=60, deadline=None)
+@given(phases())
 def test_separating_and_fusing_change_nothing_but_rounding(whole: Program) -> None:
-    arrays = arrays_of(whole.inputs, 3)
-    # All chunks are of one tensor.
-    arrays["context.t"] = np.repeat(arrays["context.t"][:1], 3, axis=0)
-    arrays = {name: value.astype(np.float64) for name, value in arrays.items()}
-    expected = evaluate(whole, arrays, np.float64)["out"]
-    every = dataclasses.replace(whole, outputs=tuple((e.output.name, e.output) for e in whole.equations))
-    largest = max(np.abs(value).max() for value in evaluate(every, arrays, np.float64).values())
-    assume(largest < 1e6)
+    arrays = programs.arrays_of(whole.inputs, 3, seed=0)
+    weights = {name: value.astype(np.float64) for name, value in whole.arrays.items()}
+    bound = largest(whole, arrays)
+    assume(bound < 1e6)
+    expected = evaluate(whole, arrays, np.float64)
     first, rest = separate(whole, 4)
-    for rows in (3, 1):
-        known = {**arrays, "context.t": arrays["context.t"][:rows]}
-        if first is not None:
-            known.update(run(fuse(first), {value.name: known[value.name] for value in first.inputs}))
-        given_ = run(fuse(rest), {value.name: known[value.name] for value in rest.inputs})["out"]
-        np.testing.assert_allclose(given_, expected, rtol=1e-9, atol=1e-9 * (1 + largest))
+    for lower in (fuse, lambda program: for_compiler(unstack(program))):
+        for rows in (3, 1):
+            env = {key: array[:rows] if key.startswith("context.") else array for key, array in arrays.items()}
+            if first is not None:
+                env.update(run(lower(first), {value.name: env[value.name] for value in first.inputs}, weights))
+            results = run(lower(rest), {value.name: env[value.name] for value in rest.inputs}, weights)
+            for key, value in results.items():
+                np.testing.assert_allclose(value, expected[key], rtol=1e-9, atol=1e-9 * (1 + bound))
 
 
 @pytest.mark.parametrize("name", ["measure", "encode", "probe", "update"])
-def test_unrolling_a_cell_changes_nothing_but_rounding(name: str) -> None:
+def test_unstacking_a_cell_changes_nothing_but_rounding(name: str) -> None:
     compiled = compile_cell(learned_cell(3))
     _, rest = separate(compiled.programs[name], compiled.chunk_length)
-    unrolled = unroll(rest, compiled.weights)
-    assert unrolled.inputs == rest.inputs
+    unstacked = unstack(rest)
+    assert unstacked.inputs == rest.inputs
     arrays = arrays_of(rest.inputs, 5)
     expected = evaluate(rest, arrays, np.float64)
-    for key, value in evaluate(unrolled, arrays, np.float64).items():
+    for key, value in evaluate(unstacked, arrays, np.float64).items():
         np.testing.assert_allclose(value, expected[key], rtol=1e-12)
-    weights = {value.name: compiled.weights[value.name] for value in unrolled.weights}
-    for key, value in run(for_compiler(unrolled), arrays, weights).items():
+    weights = {value.name: compiled.weights[value.name] for value in unstacked.weights}
+    for key, value in run(for_compiler(unstacked), arrays, weights).items():
         assert np.linalg.norm(value - expected[key]) <= 2e-5 * np.linalg.norm(expected[key])
 
 
@@ -175,7 +157,7 @@ def test_an_update_becomes_one_loop() -> None:
     compiled = compile_cell(learned_cell(3))
     _, rest = separate(compiled.programs["update"], compiled.chunk_length)
     assert not is_pointwise(rest)
-    assert is_pointwise(unroll(rest, compiled.weights))
+    assert is_pointwise(unstack(rest))
 
 
 def test_what_a_phase_computes_of_its_tensor_is_computed_before_it() -> None:

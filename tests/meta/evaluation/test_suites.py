@@ -8,9 +8,7 @@ import pytest
 
 from mnemo_compile.errors import UsageError
 from mnemo_compile.meta import load_config, presets
-from mnemo_compile.meta.evaluation import load_suite, suites
-from mnemo_compile.meta.evaluation._baselines import current
-from mnemo_compile.meta.evaluation._evaluate import PLAIN, TUNED
+from mnemo_compile.meta.evaluation import load_suite
 from mnemo_compile.meta.tasks import AbstractFamily
 
 
@@ -18,23 +16,23 @@ def parameters(family: AbstractFamily) -> int:
     return sum(math.prod(shape) for shape in family.shapes)
 
 
-def parts(config: Any) -> tuple[str, ...]:
-    """What a family is of: its data."""
-    return (config.kind,) if hasattr(config, "kind") else (config.data.kind,)
+def data_of(config: Any) -> str:
+    """The kind of a family's data."""
+    return config.kind if hasattr(config, "kind") else config.data.kind
 
 
 def meta_trained() -> list[Any]:
-    """Every family that any preset trains on or chooses by."""
+    """Every family that a preset trains on or validates with."""
     configs = [load_config(name) for name in presets()]
     return [family for config in configs for family in (*config.families, *config.validation.families)]
 
 
 def test_unseen_has_no_data_that_meta_training_has() -> None:
-    seen = {part for family in meta_trained() for part in parts(family)}
-    unseen = {part for task in load_suite("unseen").tasks for part in parts(task.family)}
+    seen = {data_of(family) for family in meta_trained()}
+    unseen = {data_of(task.family) for task in load_suite("unseen").tasks}
     assert not seen & unseen
-    # Nor is anything chosen by it.
-    valid = {part for task in load_suite("valid").tasks for part in parts(task.family)}
+    # Nor has the suite that choices are made on.
+    valid = {data_of(task.family) for task in load_suite("valid").tasks}
     assert not valid & unseen
 
 
@@ -67,22 +65,8 @@ def test_unseen_and_large_are_larger_and_long_is_longer_than_meta_training() -> 
     assert all(task.steps >= 10 * c.inner.longest for task in load_suite("long").tasks for c in configs)
 
 
-def test_train_is_what_base_meta_trains_on() -> None:
-    assert [task.family for task in load_suite("train").tasks] == list(load_config("base").families)
-
-
-@pytest.mark.parametrize("name", sorted(suites()))
-def test_the_baselines_that_ship_are_of_todays_code(name: str) -> None:
-    for task in load_suite(name).tasks:
-        known = current(name, task)
-        assert {TUNED, PLAIN} <= set(known), task.name
-        assert all(len(result.seeds) >= task.seeds for result in known.values())
-        tuned = known[TUNED]
-        assert len(tuned.grid) == 22
-        finals = [point.final[0] for point in tuned.grid if point.final[0] is not None]
-        # The best by all seeds is among the best by the first.
-        chosen = next(p for p in tuned.grid if (p.rate, p.schedule) == (tuned.rate, tuned.schedule))
-        assert chosen.final[0] is not None and sorted(finals).index(chosen.final[0]) < 6
+def test_train_is_what_the_lstm_meta_trains_on() -> None:
+    assert [task.family for task in load_suite("train").tasks] == list(load_config("lstm").families)
 
 
 TASK = '[[tasks]]\nname = "one"\nsteps = 100\nfamily = { kind = "quadratic", dimension = 4 }\n'

@@ -1,7 +1,7 @@
-"""What a user hands in, looked at before anything is computed: each refusal says what, where and the mend."""
+"""Checks of the user's inputs before anything is computed. Each error says what is wrong, where, and the fix."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,12 +12,12 @@ from ._phases import MEMORY, NAME, STATE
 
 
 def check_options(lr: Any, weight_decay: Any, total_steps: Any, block_size: Any, roles: Any) -> None:
-    """Raises `ValueError` for what makes no sense. Arrays, which may be traced, are taken as they are."""
+    """Raises `ValueError` for impossible options. Arrays may be traced, so their values are not checked."""
     for name, value in (("lr", lr), ("weight_decay", weight_decay)):
         if isinstance(value, int | float | np.number) and not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
-    is_known = total_steps is not None and not isinstance(total_steps, jax.Array)
-    if is_known and (not isinstance(total_steps, int | np.integer) or total_steps < 1):
+    is_number = total_steps is not None and not isinstance(total_steps, jax.Array)
+    if is_number and (not isinstance(total_steps, int | np.integer) or total_steps < 1):
         raise ValueError(f"total_steps must be a positive integer, or None if it is not known, not {total_steps!r}")
     if isinstance(block_size, jax.Array):
         raise ValueError("block_size must not be traced; name it in the static_args of optax.inject_hyperparams")
@@ -28,7 +28,7 @@ def check_options(lr: Any, weight_decay: Any, total_steps: Any, block_size: Any,
 
 
 def floating_leaves(params: Any) -> list[jax.Array]:
-    """The parameters in the order of the tree. One that is not of floating point raises `ValueError`."""
+    """The parameters in the order of the tree. One of another dtype raises `ValueError`."""
     leaves = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
@@ -41,40 +41,41 @@ def floating_leaves(params: Any) -> list[jax.Array]:
 
 
 def leaves_like(params: Any, tree: Any, what: str, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
-    """The arrays of a tree like the parameters', of these shapes; another raises `ValueError`."""
+    """The arrays of a tree with the parameters' structure and these shapes. Any other tree raises `ValueError`."""
     expected = jax.tree_util.tree_leaves_with_path(params)
-    given = jax.tree_util.tree_leaves_with_path(tree)
+    actual = jax.tree_util.tree_leaves_with_path(tree)
     if jax.tree.structure(tree) != jax.tree.structure(params):
-        ours, theirs = [_named(path) for path, _ in expected], [_named(path) for path, _ in given]
+        ours, theirs = [_named(path) for path, _ in expected], [_named(path) for path, _ in actual]
         missing, spare = [p for p in ours if p not in theirs], [p for p in theirs if p not in ours]
         where = f" without {missing[0]}" if missing else f" with {spare[0]}" if spare else ""
         raise ValueError(
-            f"{what} are a tree{where} that is not that of the parameters; give one like the params that init was "
-            "given, with None where a parameter is None"
+            f"{what} are a tree{where} that is not that of the parameters; give one like the params that init "
+            "received, with None where a parameter is None"
         )
-    for (path, array), shape in zip(given, shapes, strict=True):
+    for (path, array), shape in zip(actual, shapes, strict=True):
         if jnp.shape(array) != shape:
             raise ValueError(f"{what} have shape {jnp.shape(array)} at {_named(path)} where {shape} belongs")
-    return [array for _, array in given]
+    return [array for _, array in actual]
 
 
 def check_state(state: Any, tensors: int) -> None:
-    """Raises `ValueError` for what is not the state of this cell for this many tensors."""
+    """Raises `ValueError` unless this is a state of this cell for this many tensors."""
     memory, recall = getattr(state, "memory", None), getattr(state, "recall", None)
     if not isinstance(memory, Mapping) or not isinstance(recall, Mapping):
         raise ValueError(f"the state is a {type(state).__name__} and not one that init of {NAME} gave")
     shapes = {name: tuple(jnp.shape(value)) for name, value in recall.items()}
     expected = {name: (tensors, *shape) for name, shape in STATE.items()}
-    if set(memory) != set(MEMORY) or shapes != expected:
+    slots = [slot.name for slot in MEMORY]
+    if set(memory) != set(slots) or shapes != expected:
         raise ValueError(
             f"the state is that of another cell or of other parameters: it has {_listed(memory, shapes)} where "
-            f"{NAME} has {_listed(MEMORY, expected)}; make one with init"
+            f"{NAME} has {_listed(slots, expected)}; make one with init"
         )
 
 
-def _listed(memory: Mapping[str, Any], shapes: Mapping[str, Any]) -> str:
+def _listed(memory: Iterable[str], shapes: Mapping[str, Any]) -> str:
     rows = [f"{name} {shapes[name]}" for name in sorted(shapes)]
-    return f"memory {', '.join(sorted(memory)) or 'of nothing'} and recall {', '.join(rows) or 'of nothing'}"
+    return f"memory {', '.join(sorted(memory)) or 'without slots'} and recall {', '.join(rows) or 'without arrays'}"
 
 
 def _named(path: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a tensor is to its network, what the cell is told of it, and what it keeps."""
+"""Roles of parameters, and the memory that each of them has."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,28 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._phases import CHUNK_LENGTH, IN_BFLOAT16, KEPT_BY, MEMORY, OF_CHUNKS, ROLES
+from ._layout import chunk_count, MemorySlot, ROLES, shape_numbers, shape_role
+from ._phases import CHUNK_LENGTH
 
 Shape = tuple[int, ...]
 Chooser = Callable[[str, jax.Array], str | None]
-"""From a parameter's path and array to its role, or to None for that of the shape."""
-
-TALL = 16
-"""A matrix whose longer axis is this many times the other is taken for an embedding."""
-
-
-def shape_role(shape: Shape) -> str:
-    """The role of a tensor of which nothing is known but its shape. Axes of size 1 do not count."""
-    axes = sorted(size for size in shape if size != 1)
-    if len(axes) < 2:
-        return "vector"
-    if len(axes) > 2:
-        return "convolution"
-    return "embedding" if axes[1] >= TALL * axes[0] else "matrix"
+"""Maps a parameter's path and array to its role, or to None for the role that follows from the shape."""
 
 
 def roles_of(params: Any, choose: Chooser | None) -> list[str]:
-    """The role of each parameter, in the order of the tree. One that there is not raises `ValueError`."""
+    """The role of each parameter, in the order of the tree. An unknown role raises `ValueError`."""
     roles = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -43,60 +31,47 @@ def roles_of(params: Any, choose: Chooser | None) -> list[str]:
     return roles
 
 
-def facts(shapes: Sequence[Shape], roles: Sequence[str]) -> dict[str, np.ndarray]:
-    """What the cell is told of tensors that have coordinates."""
-    aspects = [max(shape) ** 2 / math.prod(shape) if len(shape) >= 2 else 1.0 for shape in shapes]
-    return {
-        "facts.coordinates": np.array([math.prod(shape) for shape in shapes], np.float32),
-        "facts.matrix": np.array([len(shape) >= 2 for shape in shapes], np.float32),
-        "facts.aspect": np.array(aspects, np.float32),
-        "facts.role": np.array([ROLES.index(role) for role in roles], np.float32),
-    }
+def shape_rows(shapes: Sequence[Shape], roles: Sequence[str]) -> dict[str, np.ndarray]:
+    """Numbers of the shapes, by the names of a phase's inputs, a row per tensor."""
+    numbers = [shape_numbers(shape, role) for shape, role in zip(shapes, roles, strict=True)]
+    return {f"shape.{name}": np.array([each[name] for each in numbers], np.float32) for name in shape_numbers(())}
 
 
-def is_kept(slot: str, role: str) -> bool:
-    """Whether tensors of the role keep the slot."""
-    return role in KEPT_BY.get(slot, ROLES)
-
-
-def kept_shape(slot: str, shape: Shape, role: str) -> Shape:
-    """Of what a tensor keeps in a slot: `(0,)` for nothing."""
-    if not is_kept(slot, role):
-        return (0,)
-    places = (chunk_count(shape),) if slot in OF_CHUNKS else shape
-    return (*places, *MEMORY[slot])
-
-
-def kept_dtype(slot: str) -> Any:
-    """In which a slot is kept."""
-    return jnp.bfloat16 if slot in IN_BFLOAT16 else jnp.float32
-
-
-def initial(slot: str, leaf: Any, role: str) -> jax.Array:
-    """What a tensor keeps in a slot before the first step, made of the tensor so that it lies where that does."""
-    shape = kept_shape(slot, jnp.shape(leaf), role)
-    zeros = jnp.zeros_like(leaf, kept_dtype(slot))
-    if not is_kept(slot, role) or not zeros.size:
-        return jnp.zeros(shape, zeros.dtype)
-    if slot in OF_CHUNKS:
-        zeros = _one_a_chunk(zeros)
-    return jnp.broadcast_to(zeros.reshape((*zeros.shape, *(1 for _ in MEMORY[slot]))), shape)
-
-
-def chunk_count(shape: Shape) -> int:
+def chunks_of(shape: Shape) -> int:
     """Chunks of a tensor, the last one padded."""
-    return -(-math.prod(shape) // CHUNK_LENGTH)
+    return chunk_count(math.prod(shape), CHUNK_LENGTH)
+
+
+def slot_shape(slot: MemorySlot, shape: Shape, role: str) -> Shape:
+    """Shape of a parameter's array of a slot: `(0,)` where the parameter lacks the slot."""
+    return slot.tensor_shape(shape, CHUNK_LENGTH) if slot.applies_to(role) else (0,)
+
+
+def slot_dtype(slot: MemorySlot) -> Any:
+    """Dtype of a slot's arrays."""
+    return jnp.dtype(slot.dtype)
+
+
+def initial(slot: MemorySlot, leaf: Any, role: str) -> jax.Array:
+    """A parameter's array of a slot before the first step, on the devices of the parameter."""
+    shape = slot_shape(slot, jnp.shape(leaf), role)
+    zeros = jnp.zeros_like(leaf, slot_dtype(slot))
+    if not slot.applies_to(role) or not zeros.size:
+        return jnp.zeros(shape, zeros.dtype)
+    if slot.per == "chunk":
+        zeros = _one_per_chunk(zeros)
+    return jnp.broadcast_to(zeros.reshape((*zeros.shape, *(1 for _ in slot.shape))), shape)
 
 
 def whole_axis(shape: Shape) -> int | None:
-    """The last axis from which on there are whole chunks, or None if the tensor's end is padded."""
+    """The last axis such that it and the later axes hold whole chunks, or None if the tensor's end is padded."""
     return next((axis for axis in reversed(range(len(shape))) if math.prod(shape[axis:]) % CHUNK_LENGTH == 0), None)
 
 
-def _one_a_chunk(zeros: jax.Array) -> jax.Array:
-    """A zero for each chunk, on the device that holds the chunk if that can be said of an array with one axis."""
+def _one_per_chunk(zeros: jax.Array) -> jax.Array:
+    """A zero for each chunk, on the device of the chunk if an array with one axis can be sharded like that."""
     axis = whole_axis(zeros.shape)
     if axis is None:
-        return jnp.broadcast_to(zeros[(0,) * zeros.ndim], (chunk_count(zeros.shape),))
-    # Thinned before it is made flat, which may gather it.
+        return jnp.broadcast_to(zeros[(0,) * zeros.ndim], (chunks_of(zeros.shape),))
+    # The array is thinned before it is flattened, because flattening may gather it.
     return zeros.reshape(*zeros.shape[:axis], -1, CHUNK_LENGTH)[..., 0].reshape(-1)

@@ -1,10 +1,10 @@
-"""What torch computes in another way than a compiled loop should."""
+"""Functions that replace those of torch in compiled loops."""
 
 import torch
 from torch import Tensor
 
 _SATURATED = 7.90531110763549805
-"""Where tanh is 1 but for rounding."""
+"""From here on, tanh rounds to 1."""
 _NUMERATOR = (
     -2.76076847742355e-16,
     2.00018790482477e-13,
@@ -18,9 +18,9 @@ _DENOMINATOR = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03
 
 
 def rational_tanh(x: Tensor) -> Tensor:
-    """tanh as a quotient of polynomials, the one of Eigen, within 4e-7 of its size in float32.
+    """tanh as a quotient of polynomials, with the coefficients of Eigen. Its relative error is 4e-7 in float32.
 
-    It is a quarter of the work of torch's, which a compiled loop calls as a function.
+    It costs a quarter of torch's tanh, which a compiled loop calls as a function.
     """
     if x.dtype != torch.float32:
         return torch.tanh(x)
@@ -32,7 +32,7 @@ def rational_tanh(x: Tensor) -> Tensor:
 def to_bfloat16(x: Tensor) -> Tensor:
     """x rounded to the nearest number of bfloat16, in its own dtype.
 
-    On the bits: a compiler leaves out a conversion there and back.
+    It works on the bits, because a compiler removes a conversion to bfloat16 and back.
     """
     bits = x.float().view(torch.int32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
@@ -40,7 +40,7 @@ def to_bfloat16(x: Tensor) -> Tensor:
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """From the highest power to the lowest."""
+    """A polynomial whose coefficients go from the highest power to the lowest."""
     value = x * coefficients[0] + coefficients[1]
     for coefficient in coefficients[2:]:
         value = value * x + coefficient

@@ -1,4 +1,4 @@
-"""The optimizer as torch knows it: parameter groups, state, and a step."""
+"""The subclass of `torch.optim.Optimizer`: parameter groups, state, and a step."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -7,13 +7,15 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from ._phases import DIGEST, IN_BFLOAT16, KEPT_BY, MEMORY, NAME, OF_CHUNKS, POINTWISE, ROLES, STATE, VERSION
-from ._rows import chunks_of, plan, role_of
-from ._step import initial_state, Step, weights
+from ._layout import ROLES, shape_role
+from ._phases import CHUNK_LENGTH, DIGEST, MEMORY, NAME, POINTWISE, STATE, VERSION
+from ._rows import partition
+from ._step import Bucket, initial_state, take_step, weights
 
 _CELL = {"name": NAME, "version": VERSION, "digest": DIGEST}
-_KEPT = (*MEMORY, *(["recall"] if STATE else []))
-"""What is kept of a parameter: memory of its coordinates and chunks, and the state of `recall` as one vector."""
+_SLOTS = {slot.name: slot for slot in MEMORY}
+_KEYS = (*_SLOTS, *(["recall"] if STATE else []))
+"""Keys of a parameter's state: its memory slots, and the state of `recall` as one vector."""
 
 
 class Mnemosyne(torch.optim.Optimizer):
@@ -24,13 +26,13 @@ class Mnemosyne(torch.optim.Optimizer):
     - `params`: parameters, named parameters or groups of them, of any floating dtype. Arithmetic and state are float32
         (float64 for float64 parameters).
     - `lr`: multiplies the step; for schedulers and for groups that should move less.
-    - `weight_decay`: decoupled; a step moves a parameter by `-lr * weight_decay * parameter` besides.
-    - `total_steps`: how many steps will be taken, if that is known. Steps then shrink towards the end.
-    - `block_size`: coordinates that are worked on at once, which bounds the workspace.
-    - `compile`: whether large tensors are worked on by compiled functions. The first step then takes long.
+    - `weight_decay`: decoupled; a step also adds `-lr * weight_decay * parameter` to a parameter.
+    - `total_steps`: the number of steps of the training, if it is known. Steps then shrink towards the end.
+    - `block_size`: the number of coordinates in a block, which bounds the workspace.
+    - `compile`: whether compiled functions update large tensors. The first step then takes long.
 
-    What a parameter is to its network is told by its shape, or by its group: with `"role": "head"`, say, in a group's
-    dictionary. Roles are vector, matrix, embedding, head and convolution.
+    The role of a parameter in its network follows from its shape, unless its group names one, such as `"role": "head"`.
+    Roles are vector, matrix, embedding, head and convolution.
 
     A step in which any gradient is not finite changes no parameter and no state; `skipped_steps` counts them.
     """
@@ -65,7 +67,7 @@ class Mnemosyne(torch.optim.Optimizer):
         return int(self.param_groups[0]["skipped"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group; `lr`, `weight_decay` and `total_steps` may be its own."""
+        """Adds a group, which may have its own `lr`, `weight_decay`, `total_steps` and `role`."""
         super().add_param_group(param_group)
         try:
             _check_group(self.param_groups[-1], len(self.param_groups) - 1)
@@ -87,8 +89,8 @@ class Mnemosyne(torch.optim.Optimizer):
         for param, state, _, _ in pairs:
             # The base class has cast the state to the parameters' dtype.
             for name, value in state.items():
-                kept = torch.empty(value.shape, dtype=_kept_dtype(name, param.dtype), device=param.device)
-                self.state[param][name] = kept.copy_(value)
+                array = torch.empty(value.shape, dtype=_state_dtype(name, param.dtype), device=param.device)
+                self.state[param][name] = array.copy_(value)
         clock = self.param_groups[0]
         for name in ("step", "skipped"):
             clock[name] = clock[name].to(clock["params"][0].device)
@@ -107,58 +109,52 @@ class Mnemosyne(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        steps = self._steps()
-        if not steps:
-            return loss
-        clock = self.param_groups[0]
-        step, skipped = clock["step"], clock["skipped"]
-        options = {
-            "lr": [group["lr"] for group in self.param_groups],
-            "weight_decay": [group["weight_decay"] for group in self.param_groups],
-            "total": [group["total_steps"] or 0.0 for group in self.param_groups],
-        }
-        attended = [each.attend(step, options) for each in steps]
-        finite = torch.stack([is_finite.to(step.device) for is_finite, _ in attended]).all()
-        network = {name: [shares[name] for _, shares in attended] for name in attended[0][1]}
-        for each in steps:
-            each.update(finite, network)
-        step.add_(finite)
-        skipped.add_(~finite)
+        buckets = self._buckets()
+        if buckets:
+            clock = self.param_groups[0]
+            options: dict[str, list[float | Tensor]] = {
+                "hyper.lr": [group["lr"] for group in self.param_groups],
+                "hyper.weight_decay": [group["weight_decay"] for group in self.param_groups],
+                "clock.total": [group["total_steps"] or 0.0 for group in self.param_groups],
+            }
+            finite = take_step(buckets, clock["step"], options)
+            clock["step"].add_(finite)
+            clock["skipped"].add_(~finite)
         return loss
 
-    def _steps(self) -> list[Step]:
-        """A step for each device, dtype of arithmetic and kind of state, over the parameters that have a gradient."""
+    def _buckets(self) -> list[Bucket]:
+        """The parameters that have a gradient, by device, dtype of arithmetic and memory slots."""
         params: list[Tensor] = []
         grads: list[Tensor] = []
-        kept: list[list[Tensor]] = [[] for _ in _KEPT]
+        states: list[list[Tensor]] = [[] for _ in _KEYS]
         groups: list[int] = []
         for number, group in enumerate(self.param_groups):
-            # Empty lists each time: only those does `torch.compile` fill by calling the method.
-            of_group: list[list[Tensor]] = [[] for _ in (params, grads, *kept)]
+            # Empty lists each time: `torch.compile` fills only those by calling the method.
+            of_group: list[list[Tensor]] = [[] for _ in (params, grads, *states)]
             self._init_group(group, *of_group)
-            for values, more in zip((params, grads, *kept), of_group, strict=True):
+            for values, more in zip((params, grads, *states), of_group, strict=True):
                 values.extend(more)
             groups.extend([number] * len(of_group[0]))
         roles = [_role(param, self.param_groups[number]) for param, number in zip(params, groups, strict=True)]
-        buckets: dict[tuple[torch.device, torch.dtype, tuple[str, ...]], list[int]] = {}
+        places_by_kind: dict[tuple[torch.device, torch.dtype, tuple[str, ...]], list[int]] = {}
         for place, param in enumerate(params):
-            bucket = (param.device, _work_dtype(param.dtype), _slots(roles[place]))
-            buckets.setdefault(bucket, []).append(place)
+            kind = (param.device, _work_dtype(param.dtype), _slot_names(roles[place]))
+            places_by_kind.setdefault(kind, []).append(place)
         compiled = self._compile or torch.compiler.is_compiling()
-        steps = []
-        for (device, dtype, slots), places in buckets.items():
+        buckets = []
+        for (device, dtype, slots), places in places_by_kind.items():
             shapes = tuple(tuple(params[place].shape) for place in places)
             numbers = tuple(groups[place] for place in places)
-            states = {name: [values[i] for i in places] for name, values in zip(_KEPT, kept, strict=True)}
+            arrays = {name: [values[i] for i in places] for name, values in zip(_KEYS, states, strict=True)}
             tensors = {"param": [params[i] for i in places], "grad": [grads[i] for i in places]}
-            tensors.update((f"memory.{slot}", states[slot]) for slot in slots)
-            named = tuple(roles[place] for place in places)
-            cut = plan(shapes, named, numbers, self._block_size, compiled and POINTWISE, device, dtype)
-            steps.append(Step(cut, tensors, states.get("recall", []), device, dtype, compiled))
-        return steps
+            tensors.update((f"memory.{slot}", arrays[slot]) for slot in slots)
+            slot_roles = tuple(roles[place] for place in places)
+            parts = partition(shapes, slot_roles, numbers, self._block_size, compiled and POINTWISE, device, dtype)
+            buckets.append(Bucket(parts, tensors, arrays.get("recall", []), device, dtype, compiled))
+        return buckets
 
     def _init_group(
-        self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], *kept: list[Tensor]
+        self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], *states: list[Tensor]
     ) -> None:
         """Adds a group's parameters that have a gradient to the lists, and makes their state where there is none.
 
@@ -175,39 +171,40 @@ class Mnemosyne(torch.optim.Optimizer):
                 )
             state = self.state[param]
             dtype = _work_dtype(param.dtype)
-            # Read here, because the rest of a step may be traced.
+            # The weights are read here, because the rest of a step may be traced.
             weights(param.device, dtype)
             if not state:
-                for slot in _slots(_role(param, group)):
+                for slot in _slot_names(_role(param, group)):
                     shape = _shape(slot, param)
-                    state[slot] = torch.zeros(shape, dtype=_kept_dtype(slot, param.dtype), device=param.device)
+                    state[slot] = torch.zeros(shape, dtype=_state_dtype(slot, param.dtype), device=param.device)
                 state.update(initial_state(param.device, dtype))
             params.append(param)
             grads.append(param.grad)
-            for values, name in zip(kept, _KEPT, strict=True):
-                # What is not kept is not looked at.
+            for values, name in zip(states, _KEYS, strict=True):
+                # A slot that the parameter lacks is never read; the parameter only fills its place.
                 values.append(state.get(name, param))
 
 
 def _role(param: Tensor, group: Mapping[str, Any]) -> str:
-    return group.get("role") or role_of(tuple(param.shape))
+    return group.get("role") or shape_role(tuple(param.shape))
 
 
-def _slots(role: str) -> tuple[str, ...]:
-    """The memory that a parameter of this role keeps."""
-    return tuple(slot for slot in MEMORY if role in KEPT_BY.get(slot, ROLES))
+def _slot_names(role: str) -> tuple[str, ...]:
+    """The memory slots of a parameter of this role."""
+    return tuple(slot.name for slot in MEMORY if slot.applies_to(role))
 
 
-def _shape(name: str, param: Tensor) -> tuple[int, ...]:
-    """Of what is kept of a parameter."""
-    if name == "recall":
+def _shape(key: str, param: Tensor) -> tuple[int, ...]:
+    """Shape of an array of a parameter's state."""
+    if key == "recall":
         return (sum(map(math.prod, STATE.values())),)
-    whose = (chunks_of(param.numel()),) if name in OF_CHUNKS else tuple(param.shape)
-    return (*whose, *MEMORY[name])
+    return _SLOTS[key].tensor_shape(tuple(param.shape), CHUNK_LENGTH)
 
 
-def _kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
-    return torch.bfloat16 if name in IN_BFLOAT16 else _work_dtype(dtype)
+def _state_dtype(key: str, dtype: torch.dtype) -> torch.dtype:
+    """Dtype of an array of a parameter's state."""
+    is_narrow = key in _SLOTS and _SLOTS[key].dtype == "bfloat16"
+    return torch.bfloat16 if is_narrow else _work_dtype(dtype)
 
 
 def _work_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -220,7 +217,7 @@ def _check_group(group: Mapping[str, Any], number: int) -> None:
         if isinstance(value, Tensor):
             if value.numel() != 1:
                 raise ValueError(f"{name} of group {number} must be one number, not a tensor of {value.numel()}")
-            # Of a tensor elsewhere one would have to wait for the device.
+            # The value of a tensor on another device would have to be waited for.
             value = value.item() if value.is_cpu else 0.0
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} of group {number} must be a finite number of at least 0, not {group[name]!r}")
@@ -259,11 +256,11 @@ def _title(cell: Mapping[str, Any]) -> str:
 
 
 def _check_state(state: Mapping[str, Any], param: Tensor, role: str, where: str) -> None:
-    kept = {*_slots(role), *(["recall"] if STATE else [])}
-    if state and state.keys() != kept:
+    keys = {*_slot_names(role), *(["recall"] if STATE else [])}
+    if state and state.keys() != keys:
         raise ValueError(
-            f"the state of {where} holds {', '.join(sorted(map(str, state)))} where {', '.join(sorted(kept))} is "
-            f"kept; load it into the optimizer that saved it"
+            f"the state of {where} holds {', '.join(sorted(map(str, state)))} where {', '.join(sorted(keys))} "
+            f"belong; load it into the optimizer that saved it"
         )
     for name, value in state.items():
         shape = _shape(name, param)

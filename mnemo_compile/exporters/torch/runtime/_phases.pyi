@@ -1,38 +1,20 @@
-"""What the generated `_phases.py` beside `_optimizer.py` defines.
+"""The types of the generated `_phases.py`.
 
-Beside these functions there may be `encode`, `share`, `recall` and `probe`, and a `prepare_…` for what each phase
-computes once a tensor: those that are needed, which are those that `INPUTS` lists.
+There is a function for each phase that the cell needs, a `prepare_<phase>` where a phase over chunks computes something
+once per tensor, and a `fused_<phase>` in the form that a compiler turns into one loop. `INPUTS` lists them.
 """
 
-from collections.abc import Mapping
-
-from torch import Tensor
+from ._layout import MemorySlot
 
 NAME: str
 VERSION: str
 DIGEST: str
 CHUNK_LENGTH: int
 SAMPLE_CHUNKS: int
-MEMORY: dict[str, tuple[int, ...]]
-"""The slots, and the shape of what is kept in each."""
-OF_CHUNKS: tuple[str, ...]
-"""Slots that a chunk keeps and not a coordinate."""
-IN_BFLOAT16: tuple[str, ...]
-"""Slots that are kept in bfloat16; a step gives numbers that it has."""
-KEPT_BY: dict[str, tuple[str, ...]]
-"""Slots that tensors of some roles keep; the rows of others are zero, and what a step gives for them is dropped."""
-ROLES: tuple[str, ...]
-"""What a tensor may be to its network; a step is told the place in this."""
+MEMORY: tuple[MemorySlot, ...]
 STATE: dict[str, tuple[int, ...]]
+"""Shapes of one tensor's state of `recall`."""
 INPUTS: dict[str, tuple[str, ...]]
+"""For each function the names of its inputs."""
 POINTWISE: bool
-"""Whether one loop over coordinates computes all of `fused_update`, with no array between."""
-
-def measure(weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
-def fused_measure(weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
-def encode(weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
-def share(weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
-def recall(weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
-def probe(weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
-def update(weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
-def fused_update(weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+"""Whether one loop over coordinates computes a whole fused phase, without intermediate arrays."""

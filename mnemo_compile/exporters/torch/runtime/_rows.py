@@ -3,36 +3,29 @@
 import functools
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._phases import CHUNK_LENGTH, MEMORY, OF_CHUNKS, ROLES, SAMPLE_CHUNKS
+from ._layout import chunk_count, MemorySlot, sampled_chunks, shape_numbers
+from ._phases import CHUNK_LENGTH, MEMORY, SAMPLE_CHUNKS
 
 Shape = tuple[int, ...]
 
-
-class Slot(NamedTuple):
-    """What a tensor holds for each of its coordinates, or of its chunks."""
-
-    shape: Shape = ()
-    of_chunks: bool = False
-
-    @property
-    def size(self) -> int:
-        """Numbers in a chunk's row."""
-        return math.prod(self.shape) * (1 if self.of_chunks else CHUNK_LENGTH)
-
-    @property
-    def row(self) -> Shape:
-        """The shape of a chunk's row."""
-        return self.shape if self.of_chunks else (CHUNK_LENGTH, *self.shape)
+NUMBER = MemorySlot("number")
+"""Parameters and gradients as a slot: a number per coordinate."""
+SLOTS = {f"memory.{slot.name}": slot for slot in MEMORY}
+"""Memory slots by the names of a phase's inputs."""
 
 
-NUMBER = Slot()
-SLOTS = {f"memory.{name}": Slot(shape, name in OF_CHUNKS) for name, shape in MEMORY.items()}
-"""By the names of a phase's inputs."""
+def row_shape(slot: MemorySlot) -> Shape:
+    """Shape of a slot in the row of a chunk."""
+    return slot.row_shape(CHUNK_LENGTH)
+
+
+def chunks_of(coordinates: int) -> int:
+    """Chunks that hold this many coordinates, the last one padded."""
+    return chunk_count(coordinates, CHUNK_LENGTH)
 
 
 class Block:
@@ -48,39 +41,40 @@ class Block:
         """Places of the last chunk without a coordinate."""
 
     def valid(self, device: torch.device) -> Tensor:
-        """Which places of the rows hold a coordinate."""
+        """The places of the rows that hold a coordinate."""
         if not self.missing:
             return torch.ones((), dtype=torch.bool, device=device).expand(self.chunks, CHUNK_LENGTH)
         places = torch.arange(self.chunks * CHUNK_LENGTH, device=device)
         return (places < self.stop - self.start).view(-1, CHUNK_LENGTH)
 
-    def gather(self, tensors: list[Tensor], dtype: torch.dtype, slot: Slot) -> Tensor:
-        """The rows, of which each coordinate or chunk has a `slot`; a view where they lie in memory in this dtype."""
+    def gather(self, tensors: list[Tensor], dtype: torch.dtype, slot: MemorySlot) -> Tensor:
+        """The rows of a slot. They are a view if the tensor is contiguous and has this dtype."""
         values = self._read(tensors[self.tensor], slot).to(dtype)
-        if self.missing and not slot.of_chunks:
+        if self.missing and slot.per == "coordinate":
             values = torch.nn.functional.pad(values, (0, self.missing * math.prod(slot.shape)))
-        return values.view(-1, *slot.row)
+        return values.view(-1, *row_shape(slot))
 
-    def _range(self, slot: Slot) -> slice:
-        """Where the block's numbers are among the tensor's."""
-        start = self.start // CHUNK_LENGTH * slot.size
-        missing = 0 if slot.of_chunks else self.missing * math.prod(slot.shape)
-        return slice(start, start + self.chunks * slot.size - missing)
+    def _range(self, slot: MemorySlot) -> slice:
+        """The range of the block in the flattened array of the slot."""
+        size = math.prod(row_shape(slot))
+        start = self.start // CHUNK_LENGTH * size
+        missing = 0 if slot.per == "chunk" else self.missing * math.prod(slot.shape)
+        return slice(start, start + self.chunks * size - missing)
 
-    def _read(self, tensor: Tensor, slot: Slot) -> Tensor:
-        """Numbers in row-major order, without a copy of the whole tensor."""
+    def _read(self, tensor: Tensor, slot: MemorySlot) -> Tensor:
+        """The block's numbers in row-major order, without a copy of the whole tensor."""
         if tensor.is_contiguous():
             return tensor.view(-1)[self._range(slot)]
         return torch.take(tensor, torch.arange(self.start, self.stop, device=tensor.device))
 
-    def view(self, tensors: list[Tensor], slot: Slot) -> Tensor | None:
-        """The rows as they lie in memory, where they do."""
+    def view(self, tensors: list[Tensor], slot: MemorySlot) -> Tensor | None:
+        """The rows as a view of the tensor, or None if a view is impossible."""
         tensor = tensors[self.tensor]
         if not tensor.is_contiguous() or self.missing:
             return None
-        return tensor.view(-1)[self._range(slot)].view(-1, *slot.row)
+        return tensor.view(-1)[self._range(slot)].view(-1, *row_shape(slot))
 
-    def scatter(self, rows: Tensor, tensors: list[Tensor], slot: Slot) -> None:
+    def scatter(self, rows: Tensor, tensors: list[Tensor], slot: MemorySlot) -> None:
         """Writes rows back."""
         tensor, places = tensors[self.tensor], self._range(slot)
         values = rows.reshape(-1)[: places.stop - places.start]
@@ -91,11 +85,11 @@ class Block:
             tensor.put_(places, values.to(tensor.dtype))
 
     def of_chunks(self, rows: Tensor) -> Tensor:
-        """The row of the tensor, once for all its chunks."""
+        """The row of the tensor, which broadcasts over its chunks."""
         return rows[self.tensor : self.tensor + 1]
 
     def total(self, rows: Tensor) -> Tensor:
-        """Rows of chunks, summed for each of the tensors."""
+        """The sum of the rows of chunks, per tensor."""
         return rows.sum(0, keepdim=True)
 
 
@@ -106,13 +100,13 @@ class Pack:
         self.first = first
         self.sizes = sizes
         self.picks: list[Tensor | None] = []
-        """For each tensor the chunks that are taken, or None for all."""
+        """The sampled chunks of each tensor, or None for all chunks."""
         masks, lengths, sources, targets = [], [], [], []
         coordinates, places = 0, 0
         for size in sizes:
             chunks = chunks_of(size)
             if sampled and chunks > SAMPLE_CHUNKS:
-                self.picks.append((torch.arange(SAMPLE_CHUNKS) * chunks // SAMPLE_CHUNKS).to(device))
+                self.picks.append(torch.tensor(sampled_chunks(chunks, SAMPLE_CHUNKS), device=device))
                 chunks, size = SAMPLE_CHUNKS, SAMPLE_CHUNKS * CHUNK_LENGTH
             else:
                 self.picks.append(None)
@@ -129,72 +123,73 @@ class Pack:
         self.lengths = torch.tensor(lengths, device=device)
         self.owner = torch.cat([torch.full((count,), place) for place, count in enumerate(lengths, first)]).to(device)
         self.padding: tuple[Tensor, Tensor] | None = None
-        """Where there is any: the coordinate in each place, counted from 1, or 0; and the place of each coordinate."""
+        """If there is padding: the coordinate in each place, counted from 1, or 0; and the place of each coordinate."""
         if coordinates < places:
             self.padding = (torch.cat(sources).to(device), torch.cat(targets).to(device))
 
     def valid(self, device: torch.device) -> Tensor:
-        """Which places of the rows hold a coordinate."""
+        """The places of the rows that hold a coordinate."""
         return self.mask
 
-    def gather(self, tensors: list[Tensor], dtype: torch.dtype, slot: Slot) -> Tensor:
-        """The rows, of which each coordinate or chunk has a `slot`."""
+    def gather(self, tensors: list[Tensor], dtype: torch.dtype, slot: MemorySlot) -> Tensor:
+        """The rows of a slot."""
         width = math.prod(slot.shape)
         pieces = []
-        for place, (size, picked) in enumerate(zip(self.sizes, self.picks, strict=True), self.first):
+        for place, (size, picks) in enumerate(zip(self.sizes, self.picks, strict=True), self.first):
             tensor = tensors[place]
-            if slot.of_chunks:
+            if slot.per == "chunk":
                 rows = tensor.view(-1, width)
-                pieces.append(rows if picked is None else rows.index_select(0, picked))
-            elif picked is None:
+                pieces.append(rows if picks is None else rows.index_select(0, picks))
+            elif picks is None:
                 pieces.append(tensor.reshape(-1, width))
             elif tensor.is_contiguous():
                 # The sample of a tensor never holds its last chunk, the one that may be short.
                 whole = size // CHUNK_LENGTH
                 chunks = tensor.view(-1)[: whole * CHUNK_LENGTH * width].view(whole, -1)
-                pieces.append(chunks.index_select(0, picked).view(-1, width))
+                pieces.append(chunks.index_select(0, picks).view(-1, width))
             else:
-                places = picked[:, None] * CHUNK_LENGTH + torch.arange(CHUNK_LENGTH, device=picked.device)
+                places = picks[:, None] * CHUNK_LENGTH + torch.arange(CHUNK_LENGTH, device=picks.device)
                 pieces.append(torch.take(tensor, places).view(-1, width))
-        if self.padding is None or slot.of_chunks:
+        if self.padding is None or slot.per == "chunk":
             values = torch.cat(pieces)
         else:
             values = torch.cat([pieces[0].new_zeros(1, width), *pieces]).index_select(0, self.padding[0])
-        return values.to(dtype).view(-1, *slot.row)
+        return values.to(dtype).view(-1, *row_shape(slot))
 
-    def scatter(self, rows: Tensor, tensors: list[Tensor], slot: Slot) -> None:
-        """Writes rows back, of a pack that is no sample."""
-        mine = tensors[self.first : self.first + len(self.sizes)]
+    def scatter(self, rows: Tensor, tensors: list[Tensor], slot: MemorySlot) -> None:
+        """Writes rows back. Only packs without a sample do this."""
+        targets = tensors[self.first : self.first + len(self.sizes)]
         values = rows.reshape(-1, math.prod(slot.shape))
-        if self.padding is not None and not slot.of_chunks:
+        if self.padding is not None and slot.per == "coordinate":
             values = values.index_select(0, self.padding[1])
-        sizes = self.counts if slot.of_chunks else self.sizes
-        new = [piece.view(tensor.shape) for piece, tensor in zip(values.split(sizes), mine, strict=True)]
-        torch._foreach_copy_(mine, new)  # pyright: ignore[reportPrivateImportUsage]
+        sizes = self.counts if slot.per == "chunk" else self.sizes
+        new = [piece.view(tensor.shape) for piece, tensor in zip(values.split(sizes), targets, strict=True)]
+        torch._foreach_copy_(targets, new)  # pyright: ignore[reportPrivateImportUsage]
 
     def of_chunks(self, rows: Tensor) -> Tensor:
-        """The row of its tensor, for each of the chunks."""
+        """For each chunk, the row of its tensor."""
         return rows.index_select(0, self.owner)
 
     def total(self, rows: Tensor) -> Tensor:
-        """Rows of chunks, summed for each of the tensors."""
+        """The sum of the rows of chunks, per tensor."""
         return torch.segment_reduce(rows, "sum", lengths=self.lengths, axis=0, unsafe=True)
 
 
 Part = Pack | Block
 
 
-class Plan:
-    """How tensors of these shapes are cut: once over all chunks, once over the sample.
+class Partition:
+    """Cuts tensors of these shapes into packs and blocks, once for all chunks and once for the sample.
 
     **Arguments:**
 
-    - `shapes`: of the tensors, none of them empty.
-    - `roles`: of the tensors.
+    - `shapes`: shapes of the tensors, none of them empty.
+    - `roles`: their roles.
     - `groups`: the number of each tensor's parameter group.
-    - `block_size`: coordinates that are worked on at once, at most.
-    - `whole`: whether a tensor of more coordinates is one block, up to its last whole chunk.
-    - `device`, `dtype`: of the arithmetic.
+    - `block_size`: the largest number of coordinates in a block or pack.
+    - `whole`: whether a larger tensor is one block, up to its last whole chunk.
+    - `device`: the device of the arithmetic.
+    - `dtype`: the dtype of the arithmetic.
     """
 
     def __init__(
@@ -222,14 +217,18 @@ class Plan:
             self.parts.extend(Block(place, start, stop) for start, stop in zip(cuts, cuts[1:]) if stop > start)
         self.samples = list(_packs(0, sizes, block_size, True, device))
         self.groups = torch.tensor([groups[place] for place in self.order], device=device)
-        facts = _facts([shapes[place] for place in self.order], [roles[place] for place in self.order])
-        self.facts = {name: value.to(device, dtype) for name, value in facts.items()}
+        numbers = [shape_numbers(shapes[place], roles[place]) for place in self.order]
+        self.shape = {
+            f"shape.{name}": torch.tensor([each[name] for each in numbers], dtype=dtype, device=device)
+            for name in numbers[0]
+        }
+        """Numbers of the shapes, a row per tensor."""
 
 
-_remembered = functools.lru_cache(maxsize=64)(Plan)
+_cached = functools.lru_cache(maxsize=64)(Partition)
 
 
-def plan(
+def partition(
     shapes: tuple[Shape, ...],
     roles: tuple[str, ...],
     groups: tuple[int, ...],
@@ -237,52 +236,20 @@ def plan(
     whole: bool,
     device: torch.device,
     dtype: torch.dtype,
-) -> Plan:
-    """The plan for tensors of these shapes, made once."""
-    make = Plan if torch.compiler.is_compiling() else _remembered
+) -> Partition:
+    """The partition of tensors of these shapes, from a cache if it was made before."""
+    make = Partition if torch.compiler.is_compiling() else _cached
     return make(shapes, roles, groups, block_size, whole, device, dtype)
 
 
-def chunks_of(coordinates: int) -> int:
-    """Chunks that hold this many coordinates, the last one padded."""
-    return -(-coordinates // CHUNK_LENGTH)
-
-
 def _packs(first: int, sizes: list[int], block_size: int, sampled: bool, device: torch.device) -> Iterator[Pack]:
-    """Consecutive tensors in packs of at most `block_size` coordinates, or of one tensor."""
-    start, held = 0, 0
+    """Packs of consecutive tensors. A pack has at most `block_size` coordinates or a single tensor."""
+    start, coordinates = 0, 0
     for place, size in enumerate(sizes):
         chunks = min(chunks_of(size), SAMPLE_CHUNKS) if sampled else chunks_of(size)
-        if place > start and held + chunks * CHUNK_LENGTH > block_size:
+        if place > start and coordinates + chunks * CHUNK_LENGTH > block_size:
             yield Pack(first + start, sizes[start:place], sampled, device)
-            start, held = place, 0
-        held += chunks * CHUNK_LENGTH
+            start, coordinates = place, 0
+        coordinates += chunks * CHUNK_LENGTH
     if sizes:
         yield Pack(first + start, sizes[start:], sampled, device)
-
-
-_TALL = 16
-
-
-def role_of(shape: Shape) -> str:
-    """The role of a tensor of which only the shape is known."""
-    axes = sorted(size for size in shape if size != 1)
-    if len(axes) < 2:
-        return "vector"
-    if len(axes) > 2:
-        return "convolution"
-    return "embedding" if axes[1] >= _TALL * axes[0] else "matrix"
-
-
-def _facts(shapes: list[Shape], roles: list[str]) -> dict[str, Tensor]:
-    """What the cell is told of each tensor's shape."""
-    matrix = [len(shape) >= 2 for shape in shapes]
-    counts = [math.prod(shape) for shape in shapes]
-    return {
-        "facts.coordinates": torch.tensor([float(count) for count in counts]),
-        "facts.matrix": torch.tensor([float(is_matrix) for is_matrix in matrix]),
-        "facts.aspect": torch.tensor(
-            [max(s) ** 2 / n if is_matrix else 1.0 for s, n, is_matrix in zip(shapes, counts, matrix, strict=True)]
-        ),
-        "facts.role": torch.tensor([float(ROLES.index(role)) for role in roles]),
-    }

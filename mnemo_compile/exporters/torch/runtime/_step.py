@@ -1,9 +1,9 @@
-"""One step: gathers rows, runs the cell's phases over them, sums, and writes the results back."""
+"""One step: runs the phases of the plan over rows, sums their outputs, and writes the results back."""
 
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,13 @@ from torch import Tensor
 
 from . import _phases
 from ._phases import INPUTS, STATE
-from ._rows import Block, NUMBER, Part, Plan, SLOTS
+from ._plan import CARRIED, group_of, Phase, PLAN
+from ._rows import Block, NUMBER, Part, Partition, row_shape, SLOTS
 
 Rows = Mapping[str, Tensor]
+
+PHASES = tuple(phase for phase in PLAN if phase.name in INPUTS)
+"""The phases of this cell, in order."""
 
 _STATE_SIZES = [math.prod(shape) for shape in STATE.values()]
 
@@ -22,7 +26,7 @@ _WEIGHTS: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
 
 
 def weights(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The cell's weights and initial state, read once for a device and a dtype."""
+    """The cell's weights and initial state, read once per device and dtype."""
     if (device, dtype) not in _WEIGHTS:
         file = pathlib.Path(__file__).with_name("weights.safetensors")
         _WEIGHTS[device, dtype] = {
@@ -33,164 +37,211 @@ def weights(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def initial_state(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What is kept of `recall` of a tensor before the first step: one vector, or nothing."""
+    """The state of `recall` before the first step: one vector per tensor, or nothing."""
     initial = weights(device, dtype)
     return {"recall": torch.cat([initial[f"initial.{name}"].reshape(-1) for name in STATE])} if STATE else {}
 
 
-class Step:
-    """One step over tensors of one device and one dtype of arithmetic.
+def take_step(buckets: "Sequence[Bucket]", step: Tensor, options: Mapping[str, list[float | Tensor]]) -> Tensor:
+    """Runs every phase of the plan, in order, without waiting for the device.
 
     **Arguments:**
 
-    - `plan`: how they are cut.
-    - `tensors`: by `param`, `grad`, and each memory slot that they keep, in the order that the plan was made for.
-    - `recalled`: the state of `recall` of each tensor.
-    - `device`, `dtype`: of the arithmetic.
-    - `compiled`: whether blocks are worked on by compiled functions.
+    - `buckets`: all tensors that have a gradient.
+    - `step`: steps taken before this one.
+    - `options`: a number for each parameter group, by the names of rows, such as `hyper.lr`.
+
+    **Returns:**
+
+    Whether the step was taken: True if all gradients are finite. Otherwise nothing has changed.
+    """
+    finite = torch.ones((), dtype=torch.bool, device=step.device)
+    for bucket in buckets:
+        bucket.begin(step, options)
+    for phase in PHASES:
+        outputs = [bucket.run(phase) for bucket in buckets]
+        if phase.reduce == "network":
+            for bucket in buckets:
+                bucket.receive(outputs)
+        if phase.decides:
+            decisions = [torch.isfinite(rows).all().to(step.device) for each in outputs for rows in each.values()]
+            finite = torch.stack([finite, *decisions]).all()
+            for bucket in buckets:
+                bucket.decide(finite)
+    for bucket in buckets:
+        bucket.store_state()
+    return finite
+
+
+class Bucket:
+    """Tensors of one device, one dtype of arithmetic and one set of memory slots during a step.
+
+    **Arguments:**
+
+    - `partition`: how the tensors are cut.
+    - `tensors`: parameters, gradients and memory, by the names of a phase's inputs, in the order of the partition's
+      shapes.
+    - `states`: the state of `recall` of each tensor.
+    - `device`: the device of the arithmetic.
+    - `dtype`: the dtype of the arithmetic.
+    - `compiled`: whether compiled functions work on blocks.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        partition: Partition,
         tensors: Mapping[str, list[Tensor]],
-        recalled: list[Tensor],
+        states: list[Tensor],
         device: torch.device,
         dtype: torch.dtype,
         compiled: bool,
     ):
-        self.plan = plan
+        self.partition = partition
         self.device = device
         self.dtype = dtype
         self.compiled = compiled
         self.weights = weights(device, dtype)
-        self.tensors = {name: [values[place] for place in plan.order] for name, values in tensors.items()}
-        self.rows: dict[str, Tensor] = dict(plan.facts)
-        """For each name a row for each tensor."""
-        self.recalled = [recalled[place] for place in plan.order] if STATE else []
+        self.tensors = {name: [values[place] for place in partition.order] for name, values in tensors.items()}
+        self.rows: dict[str, Tensor] = dict(partition.shape)
+        """Inputs and outputs of phases with a row per tensor, by name."""
+        self.next_state: dict[str, Tensor] = {}
+        self.states = [states[place] for place in partition.order] if STATE else []
         if STATE:
-            parts = torch.stack(self.recalled).split(_STATE_SIZES, dim=1)
-            for (name, shape), part in zip(STATE.items(), parts, strict=True):
-                self.rows[f"state.{name}"] = part.reshape(-1, *shape)
+            columns = torch.stack(self.states).split(_STATE_SIZES, dim=1)
+            for (name, shape), column in zip(STATE.items(), columns, strict=True):
+                self.rows[f"state.{name}"] = column.reshape(-1, *shape)
 
-    def attend(self, step: Tensor, options: Mapping[str, list[float | Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Moments and summaries. Returns whether all moments are finite, and this step's share in the network's sums,
-        without waiting for the device.
+    def begin(self, step: Tensor, options: Mapping[str, list[float | Tensor]]) -> None:
+        """Sets the clock and the user's options."""
+        self.rows["clock.step"] = self._number(step).expand(len(self.partition.order))
+        for name, values in options.items():
+            of_groups = torch.stack([self._number(value) for value in values])
+            self.rows[name] = of_groups.index_select(0, self.partition.groups)
 
-        `options` holds a number for each parameter group under `lr`, `weight_decay` and `total`.
-        """
-        known = set(self.rows)
-        self._sums("measure", self.plan.parts)
-        finite = [torch.isfinite(rows).all() for name, rows in self.rows.items() if name not in known]
-        self._sums("encode", self.plan.samples)
-        self.rows["clock.step"] = self._number(step).expand(len(self.plan.order))
-        for name, option in (("clock.total", "total"), ("hyper.lr", "lr"), ("hyper.weight_decay", "weight_decay")):
-            of_groups = torch.stack([self._number(value) for value in options[option]])
-            self.rows[name] = of_groups.index_select(0, self.plan.groups)
-        shared = self._of_tensors("share") if "share" in INPUTS else {}
-        return torch.stack(finite).all(), {name: rows.sum(0) for name, rows in shared.items()}
+    def run(self, phase: Phase) -> dict[str, Tensor]:
+        """Runs a phase. Returns outputs with a row per tensor; writes outputs per coordinate into the tensors."""
+        self._prepare(phase)
+        if phase.rows == "tensors":
+            outputs = self._of_tensors(phase.name)
+        elif phase.reduce == "tensor":
+            outputs = self._sums(phase)
+        else:
+            for part in self.partition.parts:
+                self._update(phase, part)
+            return {}
+        self.next_state.update((name, rows) for name, rows in outputs.items() if group_of(name) in CARRIED)
+        self.rows.update((name, rows) for name, rows in outputs.items() if group_of(name) not in CARRIED)
+        return outputs
 
-    def update(self, finite: Tensor, network: Mapping[str, list[Tensor]]) -> None:
-        """Next parameters, memory and state; none of them changes where `finite` is not true.
+    def receive(self, terms: Sequence[Rows]) -> None:
+        """Computes the sums over the network; `terms` are the rows of each bucket."""
+        for name in terms[0]:
+            totals = [rows[name].sum(0).to(self.device, self.dtype) for rows in terms]
+            total = torch.stack(totals).sum(0)
+            self.rows[name] = total.expand(len(self.partition.order), *total.shape)
 
-        `network` holds the shares of all steps in each sum.
-        """
-        count = len(self.plan.order)
-        self.rows["guard.finite"] = self._number(finite).expand(count)
-        for name, shares in network.items():
-            total = torch.stack([share.to(self.device, self.dtype) for share in shares]).sum(0)
-            self.rows[name] = total.expand(count, *total.shape)
-        if "recall" in INPUTS:
-            self.rows.update(self._of_tensors("recall"))
-        self._sums("probe", self.plan.samples)
-        self._prepare("update")
-        for part in self.plan.parts:
-            self._update(part)
+    def decide(self, finite: Tensor) -> None:
+        """Stores whether all gradients are finite; if not, the step is refused."""
+        self.rows["finite"] = self._number(finite).expand(len(self.partition.order))
+
+    def store_state(self) -> None:
+        """Writes the next state of `recall`."""
         if STATE:
-            state = torch.cat([self.rows[f"state.{name}"].reshape(count, -1) for name in STATE], dim=1)
-            torch._foreach_copy_(self.recalled, list(state.unbind(0)))  # pyright: ignore[reportPrivateImportUsage]
+            count = len(self.partition.order)
+            state = torch.cat([self.next_state[f"state.{name}"].reshape(count, -1) for name in STATE], dim=1)
+            torch._foreach_copy_(self.states, list(state.unbind(0)))  # pyright: ignore[reportPrivateImportUsage]
 
     def _number(self, value: float | Tensor) -> Tensor:
         if isinstance(value, Tensor):
             return value.to(self.device, self.dtype).reshape(())
         return torch.full((), float(value), dtype=self.dtype, device=self.device)
 
-    def _of_tensors(self, phase: str) -> dict[str, Tensor]:
-        """What a phase over tensors gives."""
-        return getattr(_phases, phase)(self.weights, {row: self.rows[row] for row in INPUTS[phase]})
+    def _of_tensors(self, name: str) -> dict[str, Tensor]:
+        """The outputs of a function over tensors."""
+        return getattr(_phases, name)(self.weights, {row: self.rows[row] for row in INPUTS[name]})
 
-    def _prepare(self, phase: str) -> None:
-        """Computes what a phase needs of each tensor."""
-        if f"prepare_{phase}" in INPUTS:
-            self.rows.update(self._of_tensors(f"prepare_{phase}"))
+    def _prepare(self, phase: Phase) -> None:
+        """Computes what a phase over chunks needs once per tensor."""
+        if f"prepare_{phase.name}" in INPUTS:
+            self.rows.update(self._of_tensors(f"prepare_{phase.name}"))
 
-    def _sums(self, phase: str, parts: Iterable[Part]) -> None:
-        """Runs a phase over all parts and keeps what it gives, summed for each tensor."""
-        if phase not in INPUTS:
-            return
-        self._prepare(phase)
+    def _sums(self, phase: Phase) -> dict[str, Tensor]:
+        """The outputs of a phase over chunks, summed for each tensor."""
         sums: dict[str, list[Tensor]] = {}
         last = -1
-        for part in parts:
+        for part in self.partition.samples if phase.rows == "sample" else self.partition.parts:
             place = part.tensor if isinstance(part, Block) else -1
             for name, total in self._totals(phase, part).items():
-                found = sums.setdefault(name, [])
+                totals = sums.setdefault(name, [])
                 if place >= 0 and place == last:
-                    found[-1] = found[-1] + total
+                    totals[-1] = totals[-1] + total
                 else:
-                    found.append(total)
+                    totals.append(total)
             last = place
-        self.rows.update((name, torch.cat(totals)) for name, totals in sums.items())
+        return {name: torch.cat(totals) for name, totals in sums.items()}
 
-    def _totals(self, phase: str, part: Part) -> dict[str, Tensor]:
-        if phase == "measure":
-            views = self._views(part, INPUTS["fused_measure"])
-            if views is not None:
-                return _compiled(_measure_whole)(self.weights, views, self.dtype)
+    def _totals(self, phase: Phase, part: Part) -> dict[str, Tensor]:
+        views = self._views(phase, part)
+        if views is not None:
+            rows = self._rows_beside(phase, part, views)
+            return _compiled(_sums_of_many)(_fused(phase), self.weights, rows, views, self.dtype)
         return {name: part.total(rows) for name, rows in self._run(phase, part).items()}
 
-    def _update(self, part: Part) -> None:
-        views = self._views(part, INPUTS["fused_update"])
+    def _update(self, phase: Phase, part: Part) -> None:
+        views = self._views(phase, part)
         if views is not None:
-            rows = {name: part.of_chunks(self.rows[name]) for name in INPUTS["fused_update"] if name not in views}
+            rows = self._rows_beside(phase, part, views)
             written = [name for name in self.tensors if name != "grad"]
-            _compiled(_update_whole)(self.weights, rows, views, written, self.dtype)
+            _compiled(_update_of_many)(_fused(phase), self.weights, rows, views, self.dtype, written)
             return
-        for name, rows in self._run("update", part).items():
+        for name, rows in self._run(phase, part).items():
             if name in self.tensors:
                 part.scatter(rows, self.tensors[name], SLOTS.get(name, NUMBER))
 
-    def _run(self, phase: str, part: Part) -> dict[str, Tensor]:
-        """The rows that a phase makes of a part."""
-        name = f"fused_{phase}" if torch.compiler.is_compiling() and f"fused_{phase}" in INPUTS else phase
+    def _run(self, phase: Phase, part: Part) -> dict[str, Tensor]:
+        """The outputs of a phase for a part."""
+        name = phase.name
+        if torch.compiler.is_compiling() and _fused(phase) in INPUTS:
+            name = _fused(phase)
         return getattr(_phases, name)(self.weights, {row: self._input(row, part) for row in INPUTS[name]})
 
     def _input(self, name: str, part: Part) -> Tensor:
         if name in self.tensors:
             return part.gather(self.tensors[name], self.dtype, SLOTS.get(name, NUMBER))
-        return self._made(name, part) if name in SLOTS or name == "valid" else part.of_chunks(self.rows[name])
+        return self._filled(name, part) if name in SLOTS or name == "valid" else part.of_chunks(self.rows[name])
 
-    def _made(self, name: str, part: Part) -> Tensor:
-        """Rows of chunks that no tensor holds: which places are valid, and zeros for a slot that is not kept."""
+    def _filled(self, name: str, part: Part) -> Tensor:
+        """Rows that no tensor stores: the valid places, or zeros for a slot that the bucket lacks."""
         if name == "valid":
             return part.valid(self.device)
-        return torch.zeros((), dtype=self.dtype, device=self.device).expand(part.chunks, *SLOTS[name].row)
+        return torch.zeros((), dtype=self.dtype, device=self.device).expand(part.chunks, *row_shape(SLOTS[name]))
 
-    def _views(self, part: Part, names: Iterable[str]) -> dict[str, Tensor] | None:
-        """The chunks of a large tensor for a compiled function; None for a part that is not worked on by one."""
-        if not self.compiled or not isinstance(part, Block) or part.chunks < 2 or torch.compiler.is_compiling():
+    def _views(self, phase: Phase, part: Part) -> dict[str, Tensor] | None:
+        """The chunks of a large tensor for a compiled function, or None if the part does not use one."""
+        if not self.compiled or _fused(phase) not in INPUTS or torch.compiler.is_compiling():
+            return None
+        if not isinstance(part, Block) or part.chunks < 2:
             return None
         views = {}
-        for name in names:
+        for name in INPUTS[_fused(phase)]:
             if name in self.tensors:
                 views[name] = part.view(self.tensors[name], SLOTS.get(name, NUMBER))
             elif name in SLOTS or name == "valid":
-                views[name] = self._made(name, part)
+                views[name] = self._filled(name, part)
         if any(view is None for view in views.values()):
             return None
         for view in views.values():
             torch._dynamo.mark_dynamic(view, 0)
         return views
+
+    def _rows_beside(self, phase: Phase, part: Part, views: Rows) -> dict[str, Tensor]:
+        """The other inputs of a compiled function."""
+        return {name: part.of_chunks(self.rows[name]) for name in INPUTS[_fused(phase)] if name not in views}
+
+
+def _fused(phase: Phase) -> str:
+    """The name of a phase in the form that a compiler turns into one loop."""
+    return f"fused_{phase.name}"
 
 
 @functools.cache
@@ -198,18 +249,19 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True)
 
 
-def _measure_whole(weights: Rows, chunks: Rows, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Moments of many chunks of one tensor, in one pass."""
-    inputs = _widened(chunks, dtype)
-    return {name: rows.sum(0, keepdim=True) for name, rows in _phases.fused_measure(weights, inputs).items()}
+def _sums_of_many(name: str, weights: Rows, rows: Rows, chunks: Rows, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Sums of a phase over many chunks of one tensor, in one pass."""
+    outputs = getattr(_phases, name)(weights, {**rows, **_widened(chunks, dtype)})
+    return {key: value.sum(0, keepdim=True) for key, value in outputs.items()}
 
 
-def _update_whole(weights: Rows, rows: Rows, chunks: Rows, written: list[str], dtype: torch.dtype) -> None:
+def _update_of_many(
+    name: str, weights: Rows, rows: Rows, chunks: Rows, dtype: torch.dtype, written: Iterable[str]
+) -> None:
     """The update of many chunks of one tensor, in one pass and in place."""
-    inputs = {**rows, **_widened(chunks, dtype)}
-    for name, value in _phases.fused_update(weights, inputs).items():
-        if name in written:
-            chunks[name].copy_(value)
+    for key, value in getattr(_phases, name)(weights, {**rows, **_widened(chunks, dtype)}).items():
+        if key in written:
+            chunks[key].copy_(value)
 
 
 def _widened(chunks: Rows, dtype: torch.dtype) -> dict[str, Tensor]:

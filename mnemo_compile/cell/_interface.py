@@ -1,0 +1,68 @@
+"""What every learned optimizer's cell provides: methods that map rows of chunks and tensors to rows."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ..step import MemorySlot, PLAN
+from ._records import Chunks, Rows
+
+OPTIONAL = tuple(phase.name for phase in PLAN if phase.optional)
+"""Names of the phases that a cell may lack; the method of the same name computes the phase."""
+
+
+class AbstractCell(eqx.Module):
+    """The update rule of one parameter tensor.
+
+    A tensor of n coordinates is flattened and cut into chunks of `chunk_length` coordinates, the last one padded with
+    zeros. Every method maps rows to rows. A row is a chunk or a tensor, and rows do not depend on each other. Whatever
+    a tensor must know of itself as a whole is a sum over its chunks. The runtime computes that sum over the whole
+    tensor, over blocks one after the other, or over shards on many devices.
+
+    The step is `param - lr * (scale * direction + weight_decay * param)`.
+
+    A cell may also define these methods. A step skips the phases whose methods are missing.
+
+    - `encode(chunks: Chunks, tensors: Tensors) -> dict[str, Float[Array, "chunks ..."]]`: the additive summary of each
+      sampled chunk, such as attention's numerator and denominator. `tensors` has no `summary`, `network` and `clock`.
+    - `share(tensors: Tensors) -> dict[str, Float[Array, "tensors ..."]]`: each tensor's terms of the sums over the
+      network. `tensors` has no `network`.
+    - `recall(tensors: Tensors) -> tuple[dict[str, Float[Array, "tensors ..."]], dict[...]]`: the context of each tensor
+      and its next state, which has the entries of `initial_state`.
+    """
+
+    config: eqx.AbstractVar[Any]
+    """The `AbstractCellConfig` that the cell was built from."""
+    chunk_length: eqx.AbstractVar[int]
+    """Coordinates of a chunk (L)."""
+    sample_chunks: eqx.AbstractVar[int]
+    """Chunks in a tensor's sample, at most."""
+    memory_slots: eqx.AbstractVar[tuple[MemorySlot, ...]]
+    """The arrays that coordinates and chunks store between steps. They are zero before the first step."""
+
+    def phases(self) -> frozenset[str]:
+        """The optional phases that the cell has: those whose method it defines.
+
+        Override it if this depends on the configuration.
+        """
+        return frozenset(name for name in OPTIONAL if hasattr(self, name))
+
+    def initial_state(self) -> dict[str, Float[Array, "..."]]:
+        """The state of one tensor before the first step, without the axis of tensors."""
+        return {}
+
+    @abc.abstractmethod
+    def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, "chunks ..."]]:
+        """The moments of each chunk's gradient. A step whose sums are not all finite changes nothing."""
+
+    @abc.abstractmethod
+    def decode(
+        self, chunks: Chunks, context: Rows
+    ) -> tuple[Float[Array, "chunks length"], dict[str, Float[Array, "chunks ..."]]]:
+        """Each coordinate's direction, and the next memory; `context` has the row of each chunk's tensor."""
+
+    @abc.abstractmethod
+    def scale(self, context: Rows, direction: Rows) -> Float[Array, " rows"]:
+        """The factor of the direction; `direction` holds its `square` and `count`, summed over the tensor's sample."""

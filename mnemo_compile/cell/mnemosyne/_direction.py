@@ -1,0 +1,119 @@
+"""The direction: the gradient that each coordinate's memory recalls, over the root of the second moment."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ...step import Dtype, MemorySlot
+from .._records import Chunks, Rows, Tensors
+from ._gradient_memory import AbstractGradientMemory
+from ._numbers import relative_log, soft_clip, total
+from ._second_moment import Moment, SecondMoment
+from ._types import Grid, InitialState, NamedRows
+
+CAUTION = 1e-3
+"""Product of direction and gradient, both over the root of the second moment, at which a coordinate loses half of what
+`cautious` may take. A coordinate without gradient keeps its step."""
+
+
+class Signals(NamedTuple):
+    """Signals of a coordinate's gradients that do not depend on the scale of the loss."""
+
+    slope: Grid
+    """This step's gradient over the root of the second moment."""
+    heads: list[Grid]
+    """The mean gradient of each head of the memory, over the same root."""
+    log_square: Grid
+    """Logarithm of the second moment relative to the tensor's mean square."""
+
+
+class Reading(NamedTuple):
+    """The results of reading a coordinate's memories in this step."""
+
+    signals: Signals
+    attended: Grid
+    """The read of the gradient memory, over the root of the second moment."""
+    memory: NamedRows
+    """The next memory."""
+
+
+class Direction(eqx.Module):
+    """A linear combination of the memories' results. The network adds to its fixed coefficients.
+
+    With one head, no `nesterov` and no network it is Adam's direction.
+    """
+
+    memory: AbstractGradientMemory
+    second_moment: SecondMoment
+    coefficients: tuple[float, ...] = eqx.field(static=True)
+    """The prior's coefficients for the read, this step's gradient, and each head but the first."""
+    cautious: float = eqx.field(static=True)
+    """Fraction of its step that a coordinate loses where its direction is against this step's gradient."""
+
+    def __init__(self, memory: AbstractGradientMemory, second_moment: SecondMoment, nesterov: float, cautious: float):
+        self.memory = memory
+        self.second_moment = second_moment
+        self.coefficients = (1.0, nesterov, *(0.0,) * memory.heads)[: memory.heads + 1]
+        self.cautious = cautious
+
+    def slots(self, dtype: Dtype) -> tuple[MemorySlot, ...]:
+        """The memory slots of coordinates and chunks."""
+        return (*self.memory.slots(dtype), *self.second_moment.slots(dtype))
+
+    def initial_state(self) -> InitialState:
+        """The tensor's state before the first step."""
+        return {**self.memory.initial_state(), **self.second_moment.initial_state()}
+
+    def measure(self, grad: Grid) -> NamedRows:
+        """Moments of each chunk."""
+        return self.second_moment.measure(grad)
+
+    def before(self, chunks: Chunks, tensors: Tensors) -> Signals:
+        """Signals for `encode`, which runs before the keys exist. The heads lack this step's gradient."""
+        context, _ = self.second_moment.recall(tensors)
+        moment = self.second_moment.decode(chunks, context)
+        return _signals(chunks, self.memory.before(chunks, tensors), moment, context)
+
+    def recall(
+        self, key: Float[Array, "tensors i"], query: Float[Array, "tensors i"], tensors: Tensors
+    ) -> tuple[NamedRows, NamedRows]:
+        """Context and next state, from keys and queries of the tensor's gradient memory."""
+        context, state = self.second_moment.recall(tensors)
+        memory_context, memory_state = self.memory.recall(key, query, tensors)
+        return {**context, **memory_context}, {**state, **memory_state}
+
+    def read(self, chunks: Chunks, context: Rows) -> Reading:
+        """Reads the memories after this step's gradient has been written."""
+        moment = self.second_moment.decode(chunks, context)
+        recollection = self.memory.decode(chunks, moment.root, context)
+        return Reading(
+            signals=_signals(chunks, recollection.heads, moment, context),
+            attended=recollection.attended * moment.root,
+            memory={**recollection.memory, **moment.memory},
+        )
+
+    def combine(self, reading: Reading, bend: Float[Array, "terms chunks length"]) -> Grid:
+        """The direction. `bend` holds the network's additions to the coefficients."""
+        slope, heads = soft_clip(reading.signals.slope), reading.signals.heads
+        terms = [reading.attended, *([slope] if heads else []), *heads[1:]]
+        products = [
+            (coefficient + bend[place]) * term
+            for place, (coefficient, term) in enumerate(zip(self.coefficients, terms, strict=True))
+        ]
+        direction = total(products)
+        return self._masked(direction, slope) if self.cautious else direction
+
+    def _masked(self, direction: Grid, slope: Grid) -> Grid:
+        """The direction, smaller where it is against the gradient."""
+        against = jnp.maximum(-direction * slope, 0)
+        return direction * (1 - self.cautious * against / (against + CAUTION))
+
+
+def _signals(chunks: Chunks, means: list[Grid], moment: Moment, context: Rows) -> Signals:
+    return Signals(
+        slope=chunks.grad * moment.root,
+        heads=[mean * moment.root for mean in means],
+        log_square=relative_log(moment.square, context["mean_square"][:, None]),
+    )

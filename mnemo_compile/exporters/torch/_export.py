@@ -1,0 +1,73 @@
+"""An exported torch package as verification runs it."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ...verify import AbstractExport, AbstractRollout
+
+_BLOCK_SIZE = 512
+"""A small size, so that the step cuts the largest tensor of verification into blocks."""
+
+
+class TorchExport(AbstractExport):
+    def __init__(self, package: ModuleType):
+        import torch
+
+        self.torch = torch
+        self.package = package
+        self.phases = package._phases
+        self.weights = package._step.weights(torch.device("cpu"), torch.float32)
+
+    def forms(self, name: str) -> tuple[str, ...]:
+        return tuple(form for form in (name, f"fused_{name}") if form in self.phases.INPUTS)
+
+    def phase(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        env = {key: self.torch.tensor(value) for key, value in inputs.items()}
+        prepare = f"prepare_{name.removeprefix('fused_')}"
+        with _one_thread():
+            if prepare in self.phases.INPUTS:
+                env.update(self._run(prepare, env))
+            outputs = self._run(name, env)
+        return {key: value.numpy() for key, value in outputs.items()}
+
+    def _run(self, name: str, env: Mapping[str, Any]) -> dict[str, Any]:
+        return getattr(self.phases, name)(self.weights, {key: env[key] for key in self.phases.INPUTS[name]})
+
+    def start(
+        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
+    ) -> AbstractRollout:
+        tensors = [self.torch.nn.Parameter(self.torch.tensor(value)) for value in params]
+        optimizer = self.package.Mnemosyne(
+            tensors, lr=lr, weight_decay=weight_decay, total_steps=total_steps, block_size=_BLOCK_SIZE
+        )
+        return _Rollout(tensors, optimizer)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Runs torch on one thread, because threads cost more than they save on the small tensors of verification."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Rollout(AbstractRollout):
+    def __init__(self, tensors: list[Any], optimizer: Any):
+        self.tensors = tensors
+        self.optimizer = optimizer
+
+    def step(self, grads: Sequence[np.ndarray]) -> list[np.ndarray]:
+        for tensor, grad in zip(self.tensors, grads, strict=True):
+            tensor.grad = tensor.new_tensor(grad)
+        with _one_thread():
+            self.optimizer.step()
+        return [tensor.detach().numpy().copy() for tensor in self.tensors]

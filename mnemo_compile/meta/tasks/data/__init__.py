@@ -1,0 +1,45 @@
+"""Data sets, one per file. A new one is a file beside these and a member of `DataConfig`."""
+
+from typing import Annotated
+
+import pydantic
+
+from ._clusters import ClustersConfig
+from ._interface import (
+    AbstractData as AbstractData,
+    AbstractDataConfig as AbstractDataConfig,
+    Batch as Batch,
+    Count as Count,
+    InputKind as InputKind,
+    Shape as Shape,
+    Split as Split,
+    split_key as split_key,
+    SPLITS as SPLITS,
+    TargetKind as TargetKind,
+)
+from ._markov import MarkovConfig
+from ._modular import ModularConfig
+from ._parity import ParityConfig
+from ._patches import PatchesConfig
+from ._rearranged import RearrangedConfig
+from ._shapes import ShapesConfig
+from ._signals import SignalsConfig
+from ._source import SourceConfig
+from ._table import TableConfig
+from ._teacher import TeacherConfig
+
+DataConfig = Annotated[
+    TableConfig
+    | SourceConfig
+    | PatchesConfig
+    | ClustersConfig
+    | TeacherConfig
+    | MarkovConfig
+    | SignalsConfig
+    | ShapesConfig
+    | ModularConfig
+    | ParityConfig
+    | RearrangedConfig,
+    pydantic.Field(discriminator="kind"),
+]
+"""Any of them; its `kind` says which."""

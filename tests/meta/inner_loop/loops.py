@@ -1,0 +1,29 @@
+"""Inner loops of several families, for tests."""
+
+from typing import Any
+
+import equinox as eqx
+import pydantic
+
+from mnemo_compile.meta.inner_loop import Augmentation, InnerLoop
+from mnemo_compile.meta.tasks import FamilyConfig
+from tests.helpers import learned_cell
+
+DIGITS = {"kind": "digits"}
+FAMILIES = [
+    {"network": {"kind": "mlp", "widths": [3, 2], "activation": "tanh"}, "data": DIGITS, "batch": 8},
+    {"network": {"kind": "conv", "channels": [2, 3]}, "data": DIGITS, "batch": 8},
+    {"network": {"kind": "vit", "width": 4, "depth": 2}, "data": DIGITS, "batch": 8},
+    {"network": {"kind": "transformer", "width": 4}, "data": {"kind": "markov", "symbols": 5}, "batch": 8},
+    {"kind": "quadratic", "dimension": 5},
+]
+PLAIN = Augmentation(200, 200)
+
+
+def loop_of(family: dict[str, Any], augmentation: Augmentation = PLAIN, truncation: int = 4) -> InnerLoop:
+    built = pydantic.TypeAdapter(FamilyConfig).validate_python(family).build()
+    return InnerLoop(built, learned_cell(), augmentation, truncation)
+
+
+def weights_of(loop: InnerLoop) -> Any:
+    return eqx.filter(loop.cell, eqx.is_array)
