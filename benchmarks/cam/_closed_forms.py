@@ -1,4 +1,4 @@
-"""What theory says of the random features, for `RandomFeatures` as it is: means and mean squared errors.
+"""Means and mean squared errors of the random features of `RandomFeatures`, in closed form.
 
 Throughout s = |x + y|² and K = exp(xᵀy); M is the number of rows of Ω, so that hyperbolic features number 2M.
 """

@@ -1,4 +1,4 @@
-"""The memories of the retrieval experiment: each stores patterns ±1 and says what it recalls for queries."""
+"""The memories of the retrieval experiment: each stores patterns ±1 and recalls values for queries."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -103,10 +103,10 @@ def capacities(
     grid: list[int],
     queries: int,
 ) -> dict[tuple[str, str], int]:
-    """The largest number on the grid of stored patterns, such that there and below ≥ 95 % of queries are recalled.
+    """The largest number of stored patterns on the grid for which ≥ 95 % of queries are recalled, there and below.
 
-    **Arguments:** `patterns` of ±1, stored in this order; `corrupted`, a query for each; `queries`, at most so many of
-    the stored patterns are asked for.
+    **Arguments:** `patterns` of ±1, stored in this order; `corrupted`, a query for each; `queries`, the number of
+    stored patterns to query, at most.
 
     **Returns:** by criterion (`"bits"`: at most 5 % of the signs of the read are wrong; `"value"`: the read is off by
     at most half of the pattern's norm) and query (`"clean"`, `"corrupted"`).
@@ -118,10 +118,10 @@ def capacities(
         memory.store(patterns[stored:count])
         stored, asked = count, min(count, queries)
         target = patterns[:asked]
-        for query, given in (("clean", target), ("corrupted", corrupted[:asked])):
+        for query, patterns_of_query in (("clean", target), ("corrupted", corrupted[:asked])):
             if not any((criterion, query) in alive for criterion in ("bits", "value")):
                 continue
-            read = memory.read(given)
+            read = memory.read(patterns_of_query)
             wrong_bits = np.mean(np.sign(read) != target, axis=1)
             error = np.linalg.norm(read - target, axis=1) / target.shape[1] ** 0.5
             for criterion, recalled in (("bits", wrong_bits <= 0.05), ("value", error <= 0.5)):

@@ -1,4 +1,4 @@
-"""What the experiments share: the command line, intervals, tables and plots."""
+"""The experiments' common parts: the command line, intervals, tables and plots."""
 
 import argparse
 import dataclasses
@@ -44,7 +44,7 @@ def interval(samples: np.ndarray) -> Interval:
 
 
 def number(x: float, digits: int = 4) -> str:
-    """x to so many significant digits."""
+    """Writes x to this many significant digits."""
     return f"{x:.{digits}g}"
 
 
@@ -62,7 +62,7 @@ def parse(name: str, what: str) -> argparse.Namespace:
 
 
 def write(out: pathlib.Path, name: str, what: str, tables: Sequence[Table], figure: Figure) -> None:
-    """Writes NAME.md and NAME.svg, and names them on stdout."""
+    """Writes NAME.md and NAME.svg, and prints their paths."""
     out.mkdir(parents=True, exist_ok=True)
     head = [f"# {what}", "", f"`python -m benchmarks.cam.{name}`", "", f"![plot]({name}.svg)", ""]
     text = "\n".join(head) + "\n" + "\n\n".join(table.markdown() for table in tables) + "\n"

@@ -54,11 +54,11 @@ State = tuple[jax.Array, ...]
 
 
 def cost(function: Callable[..., Any], arguments: tuple[Any, ...], state: State, repeats: int) -> Cost:
-    """Of `function(*arguments, *state)`; what it returns last is the next state, which takes the place of the last."""
+    """Cost of `function(*arguments, *state)`, whose last results are the next state and replace this one."""
     places = tuple(range(len(arguments), len(arguments) + len(state)))
     # A memory is a callable that cannot be hashed.
-    compiled = jax.jit(lambda *given: function(*given), donate_argnums=places).lower(*arguments, *state).compile()
-    kept = sum(part.nbytes for part in state)
+    compiled = jax.jit(lambda *inputs: function(*inputs), donate_argnums=places).lower(*arguments, *state).compile()
+    state_bytes = sum(part.nbytes for part in state)
     seconds = []
     for _ in range(repeats + 3):
         started = time.perf_counter()
@@ -67,16 +67,16 @@ def cost(function: Callable[..., Any], arguments: tuple[Any, ...], state: State,
         state = result[len(result) - len(state) :]
     analysis = compiled.memory_analysis()
     assert analysis is not None
-    return Cost(statistics.median(seconds[3:]), kept, analysis.temp_size_in_bytes)
+    return Cost(statistics.median(seconds[3:]), state_bytes, analysis.temp_size_in_bytes)
 
 
 def normal(*shape: int) -> jax.Array:
-    """Numbers to compute with; which ones does not matter to the cost."""
+    """Numbers to compute with; the cost does not depend on their values."""
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
 def drawn_memory(dim: int, slots: int, features: int) -> AssociativeMemory:
-    """The project's memory, of any weights."""
+    """The project's memory, with any weights."""
     make = functools.partial(AssociativeMemory, dim, slots, features, "positive", key=jax.random.key(0))
     return jax.tree.map(lambda leaf: normal(*leaf.shape), eqx.filter_eval_shape(make))
 
@@ -135,7 +135,7 @@ class Series:
     costs: Sequence[Cost]
 
     def slope(self, quantity: str) -> float:
-        """Of log cost against log size over the upper half of the sizes; 0 where nothing is used at all."""
+        """Slope of log cost against log size over the upper half of the sizes; 0 where the cost is 0."""
         half = len(self.x) // 2 if len(self.x) > 2 else 0
         y = np.array([getattr(c, quantity) for c in self.costs[half:]], float)
         if not y.all():

@@ -19,14 +19,14 @@ WHAT = "What the discount leaves of a pattern"
 @dataclasses.dataclass(frozen=True)
 class Sizes:
     rates: Sequence[float]
-    """τ, one a slot of the memory."""
+    """τ, one per slot of the memory."""
     steps: int
     dim: int
-    """Of keys and queries."""
+    """Length of keys and queries."""
     features: int
     draws: int
     norm: float
-    """Of keys and queries, after `bounded`."""
+    """Norm of keys and queries, after `bounded`."""
 
 
 FULL = Sizes((0.5, 0.2, 0.1, 0.05, 0.02), 400, 16, 512, 32, 1.5)
@@ -35,12 +35,12 @@ TINY = Sizes((0.2, 0.05), 80, 4, 16, 4, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """Of the pattern stored at step 0, after t = 0, 1, … steps."""
+    """What is left of the pattern stored at step 0, after t = 0, 1, … steps."""
 
     in_memory: Float[np.ndarray, "steps rates"]
-    """N_t's part that is the pattern's, relative to what was written."""
+    """The pattern's part of N_t, relative to what was written."""
     weight: Float[np.ndarray, "steps draws rates"]
-    """The pattern's share of the weights, when it is asked for by its own key."""
+    """The pattern's fraction of the weights, when its own key is the query."""
     error: Float[np.ndarray, "steps draws rates"]
     """‖read − value‖ / ‖value‖."""
     similarity: Float[np.ndarray, " draws"]
@@ -69,8 +69,8 @@ def unbounded(norm: float) -> float:
     return norm / (1 - norm**2 / 4) ** 0.5
 
 
-def course(sizes: Sizes, seed: int) -> Course:
-    """Stores a pattern at step 0 and random ones after it, asking for the first at every step."""
+def measure(sizes: Sizes, seed: int) -> Course:
+    """Stores a pattern at step 0 and random ones after it, and queries the first at every step."""
     dim = sizes.dim
     keys = jax.random.split(jax.random.key(seed), 3)
     memory = memory_of_parts(sizes, keys[0])
@@ -92,13 +92,13 @@ def course(sizes: Sizes, seed: int) -> Course:
         numerator, denominator = (jnp.broadcast_to(p, (sizes.draws, *p.shape)) for p in memory.initial_state())
         return jax.lax.scan(step, (numerator, denominator), inputs)[1]
 
-    read, kept = (np.asarray(x, np.float64) for x in run(inputs))
+    read, traces = (np.asarray(x, np.float64) for x in run(inputs))
     error = np.linalg.norm(read[..., :dim] - np.asarray(values)[0][:, None], axis=3) / dim**0.5
     # The key's part of the input, padded to a token.
     padded = jnp.moveaxis(inputs.at[..., dim:].set(0), 2, 0)
     phi = np.asarray(memory.kernel(bounded(padded)), np.float64)
     fits = np.einsum("mtd,md->td", phi, phi[:, 0])
-    return Course(kept / kept[0], read[..., dim], error, fits[0] / fits[1:].mean(axis=0))
+    return Course(traces / traces[0], read[..., dim], error, fits[0] / fits[1:].mean(axis=0))
 
 
 def predicted_weight(rate: float, steps: Float[np.ndarray, " steps"], similarity: float) -> Float[np.ndarray, " steps"]:
@@ -108,22 +108,22 @@ def predicted_weight(rate: float, steps: Float[np.ndarray, " steps"], similarity
 
 
 def slope(y: Float[np.ndarray, " steps"], first: int, last: int) -> float:
-    """Of ln y against t by least squares, first ≤ t < last."""
+    """Slope of ln y against t by least squares, first ≤ t < last."""
     return float(np.polyfit(np.arange(first, last), np.log(y[first:last]), 1)[0])
 
 
-def rate_table(sizes: Sizes, found: Course) -> Table:
+def rate_table(sizes: Sizes, course: Course) -> Table:
     rows: list[list[object]] = []
     for slot, rate in enumerate(sizes.rates):
-        kept, kept_theory = found.in_memory[:, slot], float(discount(jnp.log(jnp.array(rate))))
-        total = float(kept.sum())
+        traces, decay = course.in_memory[:, slot], float(discount(jnp.log(jnp.array(rate))))
+        total = float(traces.sum())
         # Where the sum of the weights has settled, and what is left is far above float32's rounding.
         first, last = round(3 / rate), min(round(8 / rate), sizes.steps)
         rows.append(
             [
-                rate, kept_theory, total, 1 / (1 - kept_theory),
-                total**2 / float(np.sum(kept**2)), (1 + kept_theory) / (1 - kept_theory), float(np.log(2)) / rate,
-                slope(kept, 0, last), slope(found.weight[:, :, slot].mean(axis=1), first, last),
+                rate, decay, total, 1 / (1 - decay),
+                total**2 / float(np.sum(traces**2)), (1 + decay) / (1 - decay), float(np.log(2)) / rate,
+                slope(traces, 0, last), slope(course.weight[:, :, slot].mean(axis=1), first, last),
             ]
         )  # fmt: skip
     columns = (
@@ -133,12 +133,12 @@ def rate_table(sizes: Sizes, found: Course) -> Table:
     return Table("The horizon, and what is left of a pattern", columns, rows)
 
 
-def recall_table(sizes: Sizes, found: Course) -> Table:
+def recall_table(sizes: Sizes, course: Course) -> Table:
     rows: list[list[object]] = []
-    similarity = interval(found.similarity)
+    similarity = interval(course.similarity)
     for slot, rate in enumerate(sizes.rates):
-        steps = np.sum(np.cumprod(found.weight[:, :, slot] >= 0.5, axis=0), axis=0) - 1
-        recalled = np.sum(np.cumprod(found.error[:, :, slot] <= 0.5, axis=0), axis=0) - 1
+        steps = np.sum(np.cumprod(course.weight[:, :, slot] >= 0.5, axis=0), axis=0) - 1
+        recalled = np.sum(np.cumprod(course.error[:, :, slot] <= 0.5, axis=0), axis=0) - 1
         limit = np.log1p(similarity.mean * -np.expm1(-rate)) / rate
         rows.append([rate, interval(steps.astype(float)), interval(recalled.astype(float)), float(limit)])
     return Table(
@@ -148,17 +148,17 @@ def recall_table(sizes: Sizes, found: Course) -> Table:
     )
 
 
-def plot(sizes: Sizes, found: Course) -> Figure:
+def plot(sizes: Sizes, course: Course) -> Figure:
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for slot, rate in enumerate(sizes.rates):
         count = min(sizes.steps, round(8 / rate))
         steps = np.arange(count)
-        similarity = float(found.similarity.mean())
-        left.plot(steps, found.weight[:count, :, slot].mean(axis=1), color=f"C{slot}", label=f"τ = {number(rate)}")
+        similarity = float(course.similarity.mean())
+        left.plot(steps, course.weight[:count, :, slot].mean(axis=1), color=f"C{slot}", label=f"τ = {number(rate)}")
         left.plot(steps, predicted_weight(rate, steps, similarity), ":", color=f"C{slot}")
-        right.plot(steps, found.error[:count, :, slot].mean(axis=1), color=f"C{slot}")
-    left.set(yscale="log", xlabel="steps since the pattern", ylabel="its share of the read (dotted: predicted)")
+        right.plot(steps, course.error[:count, :, slot].mean(axis=1), color=f"C{slot}")
+    left.set(yscale="log", xlabel="steps since the pattern", ylabel="its fraction of the read (dotted: predicted)")
     right.set(xlabel="steps since the pattern", ylabel="‖read − value‖ / ‖value‖", xlim=(0, 60))
     left.legend(fontsize=8)
     return figure
@@ -167,8 +167,10 @@ def plot(sizes: Sizes, found: Course) -> Figure:
 def main() -> None:
     arguments = parse("discount", WHAT)
     sizes = TINY if arguments.tiny else FULL
-    found = course(sizes, arguments.seed)
-    write(arguments.out, "discount", WHAT, [rate_table(sizes, found), recall_table(sizes, found)], plot(sizes, found))
+    course = measure(sizes, arguments.seed)
+    write(
+        arguments.out, "discount", WHAT, [rate_table(sizes, course), recall_table(sizes, course)], plot(sizes, course)
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Sizes:
     rows: int
     draws: int
     norms: Sequence[float]
-    """Of x and y, where the measured error is compared with the closed form."""
+    """Norms of x and y for which the measured error is compared with the closed form."""
     plotted: Sequence[float]
     """Norms of x = y that are measured for the plot."""
     read_features: Sequence[int]
@@ -51,7 +51,7 @@ def orthogonal_projections(keys: jax.Array, rows: int, dim: int) -> jax.Array:
 
 
 def with_rows(kernel: Kernel, projection: jax.Array) -> RandomFeatures:
-    """The project's features with rows of one's own, `(rows, dim)`."""
+    """The project's features with the caller's rows, `(rows, dim)`."""
     rows, dim = projection.shape
     template = eqx.filter_eval_shape(lambda: RandomFeatures(rows, dim, kernel, key=jax.random.key(0)))
     return eqx.tree_at(lambda phi: phi.projection, template, projection)
@@ -74,7 +74,7 @@ def measured(kernel: Kernel, drawn: jax.Array, x: np.ndarray, y: np.ndarray) -> 
 
 @functools.cache
 def offset() -> float:
-    """ε of the ReLU features: what they say of the zero vector."""
+    """ε of the ReLU features, which are ε for the zero vector."""
     return float(with_rows("relu", jnp.ones((1, 1)))(jnp.zeros(1))[0])
 
 
@@ -127,7 +127,7 @@ def read_errors(kernel: Kernel, drawn: jax.Array, norm: jax.Array, patterns: jax
 
 
 def read_rows(sizes: Sizes, seed: int) -> list[list[object]]:
-    """A row a kernel and norm; features are counted as they are stored, two a row of Ω for hyperbolic ones."""
+    """A row per kernel and norm; features are counted as they are stored, two per row of Ω for hyperbolic ones."""
     drawn = projections(max(sizes.read_features), sizes.dim, True, sizes.read_draws, seed)
     patterns = np.random.default_rng(seed).normal(size=(sizes.read_draws, 3, sizes.patterns, sizes.dim))
     rows: list[list[object]] = []
@@ -142,7 +142,7 @@ def read_rows(sizes: Sizes, seed: int) -> list[list[object]]:
 
 
 def features_needed(relative_error: float) -> list[list[object]]:
-    """Independent FAVOR+ features for that relative error of the kernel where a query meets its own key, x = y."""
+    """Independent FAVOR+ features for a relative error of the kernel where a query meets its own key, x = y."""
     norms = (0.25, 0.5, 1.0, 1.5, 2.0)
     return [[norm, 4 * norm**2, float(np.ceil(np.expm1(4 * norm**2) / relative_error**2))] for norm in norms]
 
@@ -210,7 +210,9 @@ def main() -> None:
             ("norm", "s", "features"),
             features_needed(0.5),
         ),
-        Table("What ε adds to ReLU features", ("rows", "mean of φ(x)ᵀφ(y)", "share of ε"), offset_rows(sizes.dim)),
+        Table(
+            "What ε adds to ReLU features", ("rows", "mean of φ(x)ᵀφ(y)", "fraction due to ε"), offset_rows(sizes.dim)
+        ),
     ]
     write(arguments.out, "kernels", WHAT, tables, plot(sizes, seed))
 

@@ -77,7 +77,7 @@ def draws_of(make: Callable[[int], Callable[[], Memory]], dim: int, sizes: Sizes
 
 @functools.cache
 def drawn_features(kernel: Kernel, size: int, dim: int, key: int) -> RandomFeatures:
-    """`size` features as they are stored: hyperbolic ones are two a row."""
+    """`size` features as they are stored: hyperbolic ones are two per row."""
     return RandomFeatures(size // (2 if kernel == "hyperbolic" else 1), dim, kernel, key=jax.random.key(key))
 
 
@@ -105,8 +105,8 @@ class Measured:
 
     def best(self, memory: str, size: int, dim: int, case: tuple[str, str]) -> tuple[Interval, float]:
         """The largest mean over scales, and its scale."""
-        found = [(c[case], scale) for (m, r, d, scale), c in self.capacity.items() if (m, r, d) == (memory, size, dim)]
-        return max(found, key=lambda x: x[0].mean)
+        means = [(c[case], scale) for (m, r, d, scale), c in self.capacity.items() if (m, r, d) == (memory, size, dim)]
+        return max(means, key=lambda x: x[0].mean)
 
 
 def measure(sizes: Sizes, seed: int) -> Measured:
@@ -160,8 +160,8 @@ def scale_table(measured: Measured, sizes: Sizes) -> Table:
     rows: list[list[object]] = []
     for case in MAIN:
         for memory, size in (("softmax", 0), *((kernel, sizes.feature_count) for kernel in KERNELS)):
-            found = (measured.capacity[memory, size, sizes.dim, scale][case] for scale in scales)
-            rows.append([name(memory, size), ", ".join(case), *found])
+            by_scale = (measured.capacity[memory, size, sizes.dim, scale][case] for scale in scales)
+            rows.append([name(memory, size), ", ".join(case), *by_scale])
     rows.append(["half of exact attention's weight", "predicted", *(float(predicted(s, sizes.dim)) for s in scales)])
     return Table(
         f"What the squared norm of keys and queries does, d = {sizes.dim}",
@@ -193,8 +193,8 @@ def plot(measured: Measured, sizes: Sizes) -> Figure:
         draw(panels[row][1], dims, [measured.hopfield[dim][case] for dim in dims], "Hopfield")
         scales = sorted(sizes.scales)
         for memory, size in (*((kernel, sizes.feature_count) for kernel in KERNELS), ("softmax", 0)):
-            found = [measured.capacity[memory, size, sizes.dim, scale][case] for scale in scales]
-            draw(panels[row][2], scales, found, "exact softmax" if memory == "softmax" else memory)
+            by_scale = [measured.capacity[memory, size, sizes.dim, scale][case] for scale in scales]
+            draw(panels[row][2], scales, by_scale, "exact softmax" if memory == "softmax" else memory)
         panels[row][2].axvline(4, color="grey", linewidth=0.8)
         panels[row][0].set_ylabel(f"patterns ({', '.join(case)})")
         panels[row][0].set_xlabel(f"features r (d = {sizes.dim}, best scale)")

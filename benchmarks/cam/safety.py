@@ -41,12 +41,12 @@ def exponents(phi: RandomFeatures, x: Float[Array, "dim vectors"]) -> Float[Arra
 
 
 @eqx.filter_jit
-def plain_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Values, kept: float) -> Array:
+def plain_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Values, decay: float) -> Array:
     """The memory as it is, without a bound on its inputs."""
 
     def step(state: tuple[Array, Array], x: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         key, value = phi(x[0]), x[1]
-        return (kept * state[0] + key[:, None] * value, kept * state[1] + key), None
+        return (decay * state[0] + key[:, None] * value, decay * state[1] + key), None
 
     initial = (jnp.zeros((phi.size, values.shape[1])), jnp.zeros(phi.size))
     (numerator, denominator), _ = jax.lax.scan(step, initial, (keys.T, values))
@@ -55,13 +55,13 @@ def plain_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Values
 
 
 @eqx.filter_jit
-def shared_maximum_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Values, kept: float) -> Array:
+def shared_maximum_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Values, decay: float) -> Array:
     """One running maximum c for all features: N and Ψ are kept times e^{−c}; a query's own maximum cancels."""
 
     def step(state: tuple[Array, Array, Array], x: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
         numerator, denominator, maximum = state
         exponent = exponents(phi, x[0][:, None])[:, 0]
-        faded = maximum + jnp.log(kept)
+        faded = maximum + jnp.log(decay)
         maximum = jnp.maximum(faded, jnp.max(exponent))
         old, key = jnp.exp(faded - maximum), jnp.exp(exponent - maximum)
         return (old * numerator + key[:, None] * x[1], old * denominator + key, maximum), None
@@ -74,7 +74,7 @@ def shared_maximum_read(phi: RandomFeatures, keys: Keys, queries: Queries, value
 
 
 @eqx.filter_jit
-def stable_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Values, kept: float) -> Array:
+def stable_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Values, decay: float) -> Array:
     """A running maximum c_i for each feature: c ← max(c + ln λ, a), N_i and Ψ_i are kept times e^{−c_i}.
 
     With a_i = ω_iᵀk − |k|²/2 and b_i = ω_iᵀq the read is Σ_i w_i N_i / Σ_i w_i Ψ_i, w = softmax(b + c). The query's
@@ -85,7 +85,7 @@ def stable_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Value
     def step(state: tuple[Array, Array, Array], x: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
         numerator, denominator, maximum = state
         exponent = exponents(phi, x[0][:, None])[:, 0]
-        faded = maximum + jnp.log(kept)
+        faded = maximum + jnp.log(decay)
         maximum = jnp.maximum(faded, exponent)
         old, key = jnp.exp(faded - maximum), jnp.exp(exponent - maximum)
         return (old[:, None] * numerator + key[:, None] * x[1], old * denominator + key, maximum), None
@@ -96,10 +96,10 @@ def stable_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Value
     return weights.T @ numerator / (weights.T @ denominator)[:, None]
 
 
-def true_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Values, kept: float) -> np.ndarray:
+def true_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Values, decay: float) -> np.ndarray:
     """The same quotient in float64, from logarithms of its terms."""
     omega, k, q, v = (np.asarray(x, np.float64) for x in (phi.projection, keys, queries, values))
-    steps = np.arange(k.shape[1])[::-1] * np.log(kept)
+    steps = np.arange(k.shape[1])[::-1] * np.log(decay)
     key = omega @ k - 0.5 * np.sum(k * k, axis=0) + steps
     weights = logsumexp((omega @ q)[:, :, None] + key[:, None, :], axis=0)
     weights = np.exp(weights - weights.max(axis=1, keepdims=True))
@@ -107,12 +107,12 @@ def true_read(phi: RandomFeatures, keys: Keys, queries: Queries, values: Values,
 
 
 def relative(read: Array, truth: np.ndarray) -> tuple[float, float]:
-    """The share of reads that are finite, and the largest over those of ‖read − truth‖ / ‖truth‖."""
-    found = np.asarray(read, np.float64)
-    finite = np.isfinite(found).all(axis=1)
+    """The fraction of reads that are finite, and the largest ‖read − truth‖ / ‖truth‖ of those."""
+    values = np.asarray(read, np.float64)
+    finite = np.isfinite(values).all(axis=1)
     if not finite.any():
         return 0.0, float("nan")
-    error = np.linalg.norm(found - truth, axis=1)[finite] / np.linalg.norm(truth, axis=1)[finite]
+    error = np.linalg.norm(values - truth, axis=1)[finite] / np.linalg.norm(truth, axis=1)[finite]
     return float(finite.mean()), float(error.max())
 
 
@@ -156,10 +156,10 @@ def plot(rows: list[list[object]]) -> Figure:
     figure = Figure(figsize=(7, 4.5))
     axes = figure.add_subplot()
     table = np.array(rows, float)
-    names = ("bounded, as the cell uses it", "unbounded", "one running maximum", "a running maximum a feature")
+    names = ("bounded, as the cell uses it", "unbounded", "one running maximum", "a running maximum per feature")
     for column, name in enumerate(names):
         axes.plot(table[:, 0], table[:, 1 + 2 * column], "o-", markersize=4, label=name)
-    axes.set(xscale="log", xlabel="norm of keys and queries", ylabel="share of reads that are finite")
+    axes.set(xscale="log", xlabel="norm of keys and queries", ylabel="fraction of reads that are finite")
     axes.legend(fontsize=8)
     return figure
 
@@ -168,9 +168,16 @@ def main() -> None:
     arguments = parse("safety", WHAT)
     sizes = TINY if arguments.tiny else FULL
     rows = read_rows(sizes, arguments.seed)
-    reads = ("bounded", "unbounded", "unbounded, one maximum", "unbounded, a maximum a feature")
+    reads = ("bounded", "unbounded", "unbounded, one maximum", "unbounded, a maximum per feature")
     columns = ("norm", *(f"{read}: {what}" for read in reads for what in ("finite", "largest error")))
-    features = ("smallest, bounded", "largest, bounded", "smallest", "largest", "share of zeros", "share not finite")
+    features = (
+        "smallest, bounded",
+        "largest, bounded",
+        "smallest",
+        "largest",
+        "fraction of zeros",
+        "fraction not finite",
+    )
     tables = [
         Table(
             f"Reads in float32 against float64: {sizes.steps} steps, {sizes.features} positive features", columns, rows

@@ -131,7 +131,7 @@ def test_capacity_is_the_last_size_below_which_nothing_is_lost() -> None:
 def test_a_pattern_fades_as_the_discount_says() -> None:
     sizes = discount.FULL
     sizes = dataclasses.replace(sizes, rates=(0.3, 0.1), steps=60, dim=8, features=128, draws=16, norm=1.0)
-    found = discount.course(sizes, seed=0)
+    found = discount.measure(sizes, seed=0)
     for slot, rate in enumerate(sizes.rates):
         np.testing.assert_allclose(found.in_memory[:, slot], np.exp(-rate * np.arange(60)), rtol=1e-4)
         weight = found.weight[:, :, slot].mean(axis=1)
