@@ -50,7 +50,7 @@ class VisionTransformer(nn.Module):
 
 
 def load_digits() -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    """Training and held-out images of scikit-learn's digits."""
+    """Training and validation images of scikit-learn's digits."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -86,7 +86,7 @@ def train(make: Callable[[nn.Module], tuple[torch.optim.Optimizer, Any]], seed: 
     return {
         "losses": losses,
         "final": float(np.mean(losses[-STEPS // 10 :])),
-        "held_out": float(nn.functional.cross_entropy(logits, held_y)),
+        "validation_loss": float(nn.functional.cross_entropy(logits, held_y)),
         "accuracy": float((logits.argmax(1) == held_y).float().mean()),
         "seconds": seconds,
         "step_ms": 1e3 * in_optimizer / STEPS,
@@ -235,14 +235,14 @@ def main() -> None:
 
     console.rule("Result")
     table = rich.table.Table(title=f"{STEPS} steps, mean of {len(seeds)} seeds")
-    columns = ("optimizer", "final training loss", "held-out loss", "accuracy", "ms a step")
+    columns = ("optimizer", "final training loss", "validation loss", "accuracy", "ms per step")
     for column in columns:
         table.add_column(column, justify="left" if column == "optimizer" else "right")
     for name, runs in rows.items():
         table.add_row(
             name,
             f"{mean(runs, 'final'):.4f}",
-            f"{mean(runs, 'held_out'):.4f}",
+            f"{mean(runs, 'validation_loss'):.4f}",
             f"{mean(runs, 'accuracy'):.1%}",
             f"{mean(runs, 'step_ms'):.2f}",
         )
