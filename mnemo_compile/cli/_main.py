@@ -36,7 +36,7 @@ def mnemo() -> None:
     """Learned optimizers for PyTorch, optax, ONNX and StableHLO.
 
     \b
-    The fastest way to use one, in Python:
+    The shortest way to use one, in Python:
       Mnemosyne = mnemo_compile.to_torch("mnemosyne-base")
       optimizer = Mnemosyne(model.parameters(), total_steps=1000)
 
