@@ -21,6 +21,8 @@ class Tensor(NamedTuple):
     shape: Shape
     deviation: float = 0.0
     mean: float = 0.0
+    name: str = ""
+    """Path in the network, such as `blocks.0.attention.query.weight`. An optimizer tells the role from it."""
 
 
 class AbstractNetwork(eqx.Module):
