@@ -13,6 +13,7 @@ from ..tasks import AbstractFamily, FamilyConfig
 
 SUITES = pathlib.Path(__file__).parent / "suites"
 
+NAME = r"^[a-z0-9][a-z0-9-]*$"
 Steps = Annotated[int, pydantic.Field(ge=100, le=1_000_000, multiple_of=100)]
 
 
@@ -30,11 +31,15 @@ class TaskConfig(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Annotated[str, pydantic.Field(pattern=NAME)]
     steps: Steps
     seeds: Annotated[int, pydantic.Field(ge=1, le=1000, exclude=True)] = 3
     """Default number of runs of each optimizer; more where results vary more. It is not part of the task's digest,
     since a baseline names its seeds."""
+    kind: Annotated[str, pydantic.Field(pattern=NAME, exclude=True)] = "other"
+    """What is trained, such as `vision` or `text`: a report has a row for each kind. Not part of the digest."""
+    source: Annotated[str, pydantic.Field(exclude=True)] = ""
+    """The publication that describes the task; empty for a task of this project's own. Not part of the digest."""
     family: FamilyConfig
     before: BeforeConfig | None = None
 

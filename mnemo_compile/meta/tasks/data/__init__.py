@@ -4,7 +4,11 @@ from typing import Annotated
 
 import pydantic
 
+from ._bells import BellsConfig
 from ._clusters import ClustersConfig
+from ._copying import CopyingConfig
+from ._fractals import FractalsConfig
+from ._friedman import FriedmanConfig
 from ._interface import (
     AbstractData as AbstractData,
     AbstractDataConfig as AbstractDataConfig,
@@ -17,14 +21,20 @@ from ._interface import (
     SPLITS as SPLITS,
     TargetKind as TargetKind,
 )
+from ._linear_map import LinearMapConfig
 from ._markov import MarkovConfig
 from ._modular import ModularConfig
+from ._noisy_patches import NoisyPatchesConfig
 from ._parity import ParityConfig
 from ._patches import PatchesConfig
+from ._phantom import PhantomConfig
+from ._photograph import PhotographConfig
 from ._rearranged import RearrangedConfig
 from ._shapes import ShapesConfig
 from ._signals import SignalsConfig
-from ._source import SourceConfig
+from ._sinusoids import SinusoidsConfig
+from ._source import SourceConfig as SourceConfig
+from ._spirals import SpiralsConfig
 from ._table import TableConfig
 from ._teacher import TeacherConfig
 
@@ -39,7 +49,17 @@ DataConfig = Annotated[
     | ShapesConfig
     | ModularConfig
     | ParityConfig
-    | RearrangedConfig,
+    | RearrangedConfig
+    | PhotographConfig
+    | PhantomConfig
+    | NoisyPatchesConfig
+    | BellsConfig
+    | SinusoidsConfig
+    | CopyingConfig
+    | LinearMapConfig
+    | FriedmanConfig
+    | FractalsConfig
+    | SpiralsConfig,
     pydantic.Field(discriminator="kind"),
 ]
 """Any of them; its `kind` says which."""

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     targets: Float[Array, "batch ..."] | Int[Array, "batch ..."]
     """Classes or symbols, as integers, or numbers."""
     weight: Float[Array, "batch ..."] | None = None
-    """Weight of each target in the loss; None where all count alike. A quadratic puts the gradient's noise here."""
+    """Weight of each target in the loss; None where all count alike. A family that needs noise puts it here."""
 
 
 class AbstractData(eqx.Module):

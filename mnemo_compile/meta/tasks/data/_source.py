@@ -1,4 +1,4 @@
-"""The sources of Python's standard library, as text."""
+"""The sources and the documentation of Python, as text."""
 
 import functools
 import pathlib
@@ -21,15 +21,25 @@ FILES = 80
 """How many modules of the standard library are read, in the order of their names."""
 
 
-@functools.cache
-def _read() -> dict[Split, np.ndarray]:
-    """The symbols of each split. Every file belongs to one split."""
+def _modules() -> list[bytes]:
     files = sorted(pathlib.Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    files = [path for path in files if path.stat().st_size > 8192][:FILES]
+    return [path.read_bytes() for path in [path for path in files if path.stat().st_size > 8192][:FILES]]
+
+
+def _topics() -> list[bytes]:
+    """The chapters of the language reference that `help` shows."""
+    from pydoc_data import topics
+
+    return [text.encode() for _, text in sorted(topics.topics.items())]
+
+
+@functools.cache
+def _read(kind: Literal["source", "prose"]) -> dict[Split, np.ndarray]:
+    """The symbols of each split. Every file and every chapter belongs to one split."""
     table = np.full(256, ord("?") - 31, np.int32)
     table[32:127] = np.arange(1, 96)
     table[ord("\n")] = 0
-    texts = [table[np.frombuffer(path.read_bytes(), np.uint8)] for path in files]
+    texts = [table[np.frombuffer(text, np.uint8)] for text in (_modules() if kind == "source" else _topics())]
     order = np.random.default_rng(0).permutation(len(texts))
     cuts = [len(texts) * 3 // 4, len(texts) * 7 // 8]
     splits = zip(SPLITS, np.split(order, cuts), strict=True)
@@ -37,9 +47,12 @@ def _read() -> dict[Split, np.ndarray]:
 
 
 class SourceConfig(AbstractDataConfig):
-    """Characters of the standard library of the running Python. Another version of Python gives other text."""
+    """Characters of the running Python's standard library, or of its documentation.
 
-    kind: Literal["source"] = "source"
+    Another version of Python gives other text.
+    """
+
+    kind: Literal["source", "prose"] = "source"
     places: Count = 32
     masked: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
     """Fraction of places whose symbol is hidden and predicted; 0 to predict the next symbol."""
@@ -68,13 +81,13 @@ class Source(AbstractData):
     """The symbols of each split."""
 
     def __init__(self, config: SourceConfig):
-        self.name = "source-masked" if config.masked else "source"
+        self.name = f"{config.kind}-masked" if config.masked else config.kind
         # One symbol more stands for a hidden one.
         self.input_shape = (config.places, SYMBOLS + 1)
         self.outputs = SYMBOLS
         self.target_kind = config.target_kind
         self.config = config
-        self.text = {split: jnp.asarray(text) for split, text in _read().items()}
+        self.text = {split: jnp.asarray(text) for split, text in _read(config.kind).items()}
 
     def draw(self, key: PRNGKeyArray) -> Any:
         return ()

@@ -58,7 +58,7 @@ class Conv(AbstractNetwork):
 
         def convolve(x: Array) -> Array:
             kernel, shift = next(left), next(left)
-            return _neighbourhoods(x) @ kernel.reshape(-1, kernel.shape[-1]) + shift
+            return neighbourhoods(x) @ kernel.reshape(-1, kernel.shape[-1]) + shift
 
         for stage, _ in enumerate(self.config.channels):
             x = activate(self.config.activation, convolve(_halved(x) if stage else x))
@@ -68,7 +68,7 @@ class Conv(AbstractNetwork):
         return x.mean(axis=(1, 2)) @ next(left) + next(left)
 
 
-def _neighbourhoods(x: Float[Array, "batch side side channels"]) -> Float[Array, "batch side side neighbourhood"]:
+def neighbourhoods(x: Float[Array, "batch side side channels"]) -> Float[Array, "batch side side neighbourhood"]:
     """The 3×3 neighbourhood of each place, zero outside. A convolution is then one matrix product, also under vmap."""
     side = x.shape[1]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
