@@ -56,6 +56,8 @@ def evaluate(
         COLUMNS,
         evaluate as evaluate_cell,
         figures,
+        GROUP_COLUMNS,
+        group_rows,
         load_suite,
         rows,
         write_report,
@@ -82,6 +84,7 @@ def evaluate(
     for evaluation in evaluations:
         title = f"{evaluation.name}@{evaluation.version} on {evaluation.suite}"
         _print(title, COLUMNS, rows(evaluation))
+        _print("by kind", GROUP_COLUMNS, group_rows(evaluation))
         _print("beside the baselines", BASELINE_COLUMNS, baseline_rows(evaluation))
         print_facts(figures(evaluation))
 

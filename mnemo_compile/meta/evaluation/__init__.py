@@ -4,6 +4,7 @@ from ._evaluate import evaluate as evaluate
 from ._evaluation import (
     BaselineComparison as BaselineComparison,
     Evaluation as Evaluation,
+    GroupEvaluation as GroupEvaluation,
     TaskEvaluation as TaskEvaluation,
 )
 from ._figures import Interval as Interval
@@ -14,6 +15,8 @@ from ._report import (
     beaten as beaten,
     COLUMNS as COLUMNS,
     figures as figures,
+    GROUP_COLUMNS as GROUP_COLUMNS,
+    group_rows as group_rows,
     rows as rows,
     write_report as write_report,
 )

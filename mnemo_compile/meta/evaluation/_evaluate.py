@@ -118,6 +118,8 @@ def _evaluated(task: TaskConfig, ours: Runs, results: dict[str, Result]) -> Task
     ratio = _figures.smoothed(ours.curves.mean(axis=0)) / _figures.smoothed(runs[TUNED].curves.mean(axis=0))
     return TaskEvaluation(
         task=task.name,
+        kind=task.kind,
+        source=task.source,
         family=task.build().name,
         parameters=_size(task),
         steps=task.steps,

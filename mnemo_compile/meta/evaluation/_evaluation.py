@@ -1,15 +1,21 @@
 """What an evaluation says: of the cell on each task, beside each baseline, and on the whole suite."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pydantic
 
-from ._figures import Interval
+from ._figures import geometric_mean, Interval
 
 
 class TaskEvaluation(pydantic.BaseModel):
     """One cell on one task. Intervals hold 95 % of the resamplings of seeds."""
 
     task: str
+    kind: str
+    """What is trained, such as `vision` or `text`."""
+    source: str
+    """The publication that describes the task; empty for a task of this project's own."""
     family: str
     parameters: int
     steps: int
@@ -64,6 +70,17 @@ class BaselineComparison(pydantic.BaseModel):
     """On how many of them the cell ends with a lower training loss."""
 
 
+class GroupEvaluation(pydantic.BaseModel):
+    """One cell on the tasks of one kind, or on another group of tasks."""
+
+    group: str
+    tasks: int
+    speedup: float
+    """Over AdamW tuned for each task, as a geometric mean."""
+    won: int
+    """On how many of the tasks the cell reached tuned AdamW's final training loss."""
+
+
 class Evaluation(pydantic.BaseModel):
     """One cell on a suite."""
 
@@ -86,6 +103,17 @@ class Evaluation(pydantic.BaseModel):
     baselines: list[BaselineComparison]
 
     @property
+    def groups(self) -> list[GroupEvaluation]:
+        """The tasks of each kind, those after a publication where there are any, and all."""
+        kinds = sorted({task.kind for task in self.tasks})
+        published = [task for task in self.tasks if task.source]
+        return [
+            *(_group(kind, [task for task in self.tasks if task.kind == kind]) for kind in kinds),
+            *([_group("after a publication", published)] if published else []),
+            _group("all", self.tasks),
+        ]
+
+    @property
     def runs(self) -> int:
         """How many trainings there were, on all tasks."""
         return sum(task.seeds for task in self.tasks)
@@ -104,3 +132,12 @@ class Evaluation(pydantic.BaseModel):
     def worst(self) -> TaskEvaluation:
         """The task with the lowest speedup."""
         return min(self.tasks, key=lambda task: task.speedup.value)
+
+
+def _group(name: str, tasks: Sequence[TaskEvaluation]) -> GroupEvaluation:
+    return GroupEvaluation(
+        group=name,
+        tasks=len(tasks),
+        speedup=geometric_mean([task.speedup.value for task in tasks]),
+        won=sum(task.won for task in tasks),
+    )

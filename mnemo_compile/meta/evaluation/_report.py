@@ -108,12 +108,22 @@ def baseline_rows(evaluation: Evaluation) -> Iterable[tuple[str, ...]]:
         yield (each.baseline, f"{each.tasks}", f"{each.speedup:.2f}", f"{each.ours:.2f}", beaten)
 
 
+GROUP_COLUMNS = ("kind", "tasks", "speedup", "at or below tuned AdamW")
+
+
+def group_rows(evaluation: Evaluation) -> Iterable[tuple[str, ...]]:
+    """One row per kind of task, and for all tasks, under `GROUP_COLUMNS`."""
+    for each in evaluation.groups:
+        yield (each.group, f"{each.tasks}", f"{each.speedup:.2f}", f"{each.won} of {each.tasks}")
+
+
 def as_data(evaluations: Sequence[Evaluation], command: str) -> dict[str, Any]:
     """The content of eval.json, with null for what is not a finite number."""
     labelled = list(zip(labels(evaluations), evaluations, strict=True))
     data = [
         evaluation.model_dump(mode="json")
         | {"figures": figures(evaluation)}
+        | {"groups": [group.model_dump() for group in evaluation.groups]}
         | {"beats": {label: beaten(evaluation, other) for label, other in labelled if other is not evaluation}}
         for evaluation in evaluations
     ]
@@ -163,6 +173,7 @@ def _markdown(evaluations: Sequence[Evaluation], suite: Suite, command: str) -> 
             ),
             "",
             *_table(COLUMNS, rows(evaluation)),
+            *_table(GROUP_COLUMNS, group_rows(evaluation)),
             *_table(BASELINE_COLUMNS, baseline_rows(evaluation)),
         ]
     lines += [f"![training curves]({CURVES})", ""]

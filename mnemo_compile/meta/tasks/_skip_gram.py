@@ -15,8 +15,8 @@ from ._family import AbstractFamily, AbstractFamilyConfig
 from .data import Batch, Count, SourceConfig, Split, split_key, SPLITS
 from .networks import Params, Tensor, Width
 
-WINDOW, NEGATIVES = 5, 5
-"""How far a word of the context is away at most; words drawn at random beside each that is one."""
+WINDOW, NEGATIVES, TABLE = 5, 5, 100_000
+"""How far a word of the context is away at most; words drawn at random beside each that is one; the table's size."""
 
 
 class SkipGramConfig(AbstractFamilyConfig):
@@ -41,14 +41,15 @@ class SkipGram(AbstractFamily):
     config: SkipGramConfig = eqx.field(static=True)
     text: dict[str, Int[Array, " words"]]
     """The words of each split, by their rank."""
-    logits: Float[Array, " words"]
-    """The logarithm of how often a word is drawn at random: frequencies to the power of ¾."""
+    table: Int[Array, " table"]
+    """What words are drawn from at random: each is as frequent as its number in the text to the power of ¾."""
 
     def __init__(self, config: SkipGramConfig):
         c = config
         text, counts = _words(config.data, config.words)
         self.text = {split: jnp.asarray(words) for split, words in text.items()}
-        self.logits = jnp.asarray(0.75 * np.log(counts), jnp.float32)
+        share = np.cumsum(counts**0.75) / np.sum(counts**0.75)
+        self.table = jnp.asarray(np.searchsorted(share, (np.arange(TABLE) + 0.5) / TABLE), jnp.int32)
         # The paper's program starts with zeros in one of the two and small numbers in the other.
         self.tensors = (
             Tensor((c.words, c.width), 0.3 / c.width**0.5, name="embedding.weight"),
@@ -66,7 +67,7 @@ class SkipGram(AbstractFamily):
         place = jax.random.randint(keys[0], (size,), WINDOW, text.shape[0] - WINDOW)
         away = jax.random.randint(keys[1], (size,), 1, WINDOW + 1)
         side = jnp.where(jax.random.bernoulli(keys[2], shape=(size,)), 1, -1)
-        drawn = jax.random.categorical(keys[3], self.logits, shape=(size, NEGATIVES))
+        drawn = self.table[jax.random.randint(keys[3], (size, NEGATIVES), 0, TABLE)]
         return Batch(text[place], jnp.concatenate([text[place + side * away][:, None], drawn], axis=1))
 
     def loss(self, params: Params, batch: Batch) -> Float[Array, ""]:
