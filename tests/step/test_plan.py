@@ -16,7 +16,7 @@ from mnemo_compile.step.reference import phases_of
 from tests.cells import cell_of
 
 PACKAGE = pathlib.Path(mnemo_compile.__file__).parent
-COPIES = ("_layout.py", "_plan.py", "_roles.py")
+COPIES = ("_layout.py", "_plan.py", "_role_names.py", "_roles.py")
 """Files of `step` that exported packages hold too."""
 NAMED: Any = types.SimpleNamespace(name="subject", version="1.0.0", digest="0" * 64)
 
