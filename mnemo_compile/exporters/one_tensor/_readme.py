@@ -73,8 +73,8 @@ def notes(compiled: CompiledCell, suffix: str) -> list[str]:
             [
                 "If only the shape of a tensor is known, ignore its axes of size 1.",
                 "The role is vector for fewer than two axes.",
-                f"For more than two it is convolution if the axes of space are at most {LARGEST_SPACE} long, else embedding.",
                 f"With two axes it is embedding if one is {EMBEDDING_ASPECT} times the other or more, else matrix.",
+                f"With more it is convolution if no axis of space is longer than {LARGEST_SPACE}, else embedding.",
                 "The head is the layer that gives the network's output.",
             ]
         )
