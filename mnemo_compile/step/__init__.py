@@ -3,14 +3,10 @@
 from ._layout import (
     chunk_count as chunk_count,
     Dtype as Dtype,
-    EMBEDDING_ASPECT as EMBEDDING_ASPECT,
     Layout as Layout,
     MemorySlot as MemorySlot,
-    Role as Role,
-    ROLES as ROLES,
     sampled_chunks as sampled_chunks,
     shape_numbers as shape_numbers,
-    shape_role as shape_role,
 )
 from ._plan import (
     CARRIED as CARRIED,
@@ -21,4 +17,15 @@ from ._plan import (
     Phase as Phase,
     PHASES as PHASES,
     PLAN as PLAN,
+)
+from ._roles import (
+    Axes as Axes,
+    describe as describe,
+    Description as Description,
+    EMBEDDING_ASPECT as EMBEDDING_ASPECT,
+    LARGEST_SPACE as LARGEST_SPACE,
+    Reason as Reason,
+    Role as Role,
+    ROLES as ROLES,
+    shape_role as shape_role,
 )

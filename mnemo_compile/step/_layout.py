@@ -1,4 +1,4 @@
-"""How tensors become rows: roles, numbers of a shape, chunks, samples and memory slots.
+"""How tensors become rows: numbers of a shape, chunks, samples and memory slots.
 
 This is arithmetic on shapes, which needs only NumPy. Exported Python packages hold a copy of this file.
 """
@@ -11,13 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-Role = Literal["vector", "matrix", "embedding", "head", "convolution"]
-"""The role of a tensor in its network."""
-ROLES: tuple[Role, ...] = ("vector", "matrix", "embedding", "head", "convolution")
-"""A cell receives a role as its place in this tuple."""
-
-EMBEDDING_ASPECT = 16
-"""A matrix whose longer axis is this many times the other counts as an embedding."""
+from ._roles import Role, ROLES, shape_role
 
 Dtype = Literal["float32", "bfloat16"]
 _BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
@@ -54,20 +48,6 @@ class MemorySlot(NamedTuple):
         if not self.applies_to(role):
             return 0.0
         return _BYTES[self.dtype] * math.prod(self.shape) / (chunk_length if self.per == "chunk" else 1)
-
-
-def shape_role(shape: Sequence[int]) -> Role:
-    """The role that follows from a shape alone; it is the same for any transpose of the tensor.
-
-    A head looks like a matrix or an embedding, so it counts as one unless the caller says otherwise. Axes of size 1 do
-    not count.
-    """
-    axes = sorted(size for size in shape if size != 1)
-    if len(axes) < 2:
-        return "vector"
-    if len(axes) > 2:
-        return "convolution"
-    return "embedding" if axes[1] >= EMBEDDING_ASPECT * axes[0] else "matrix"
 
 
 def shape_numbers(shape: Sequence[int], role: str | None = None) -> dict[str, float]:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..cell import AbstractCell, Chunks, OPTIONAL, Tensors
-from ._layout import Role, ROLES
 from ._plan import Phase, PLAN
+from ._roles import Role, ROLES
 from ._rounding import dithered, thresholds
 
 Groups = Mapping[str, Any]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 
 from ...program import CompiledCell
-from ...step import EMBEDDING_ASPECT, group_of, ROLES
+from ...step import EMBEDDING_ASPECT, group_of, LARGEST_SPACE, ROLES
 from ._shapes import carried, network, refuses, share_inputs, step_inputs
 
 _ABOUT = {
@@ -72,8 +72,9 @@ def notes(compiled: CompiledCell, suffix: str) -> list[str]:
         paragraphs.append(
             [
                 "If only the shape of a tensor is known, ignore its axes of size 1.",
-                "The role is vector for fewer than two axes and convolution for more than two.",
+                "The role is vector for fewer than two axes.",
                 f"With two axes it is embedding if one is {EMBEDDING_ASPECT} times the other or more, else matrix.",
+                f"With more it is convolution if no axis of space is longer than {LARGEST_SPACE}, else embedding.",
                 "The head is the layer that gives the network's output.",
             ]
         )

@@ -14,7 +14,7 @@ from ._literal import literal
 from ._source import render, Renderer
 
 _STEP = pathlib.Path(__file__).parents[2] / "step"
-_COPIES = (_STEP / "_layout.py", _STEP / "_plan.py")
+_COPIES = (_STEP / "_layout.py", _STEP / "_plan.py", _STEP / "_role_names.py", _STEP / "_roles.py")
 """Files of this package that every exported package holds too."""
 
 

@@ -102,7 +102,7 @@ def _point(setting: Setting) -> tuple[float, str]:
 def _run(task: TaskConfig, baseline: Baseline, settings: list[Setting], seeds: Sequence[int]) -> Runs:
     rows = [(setting, seed) for setting in settings for seed in seeds]
     stacked = Setting(*(np.array([getattr(s, name) for s, _ in rows], np.float32) for name in Setting._fields))
-    return train(task, baseline.make, stacked, [seed for _, seed in rows])
+    return train(task, baseline.of(task.build().tensors), stacked, [seed for _, seed in rows])
 
 
 def _rank(value: float) -> float:

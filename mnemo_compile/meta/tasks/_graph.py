@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._family import AbstractFamily, AbstractFamilyConfig
 from .data import Batch, Count, Split, SPLITS
-from .networks import dense, Params, Tensor, Width
+from .networks import linear, Params, Tensor, Width
 
 CLASSES = 4
 SHARES = (0.5, 0.25, 0.25)
@@ -49,7 +49,7 @@ class Graph(AbstractFamily):
         c = config
         widths = [c.features, *[c.width] * (c.depth - 1), CLASSES]
         pairs = enumerate(zip(widths[:-1], widths[1:], strict=True), 1)
-        self.tensors = tuple(tensor for place, pair in pairs for tensor in dense(f"conv{place}", *pair, gain=2**0.5))
+        self.tensors = tuple(tensor for place, pair in pairs for tensor in linear(f"conv{place}", *pair, 2**0.5))
         self.name = f"graph-{c.nodes}-{c.features}-{c.signal:g} {c.width}x{c.depth}"
         self.config = config
 

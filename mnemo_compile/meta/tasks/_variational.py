@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._family import AbstractFamily, AbstractFamilyConfig
 from .data import AbstractData, Batch, Count, DataConfig, Split
-from .networks import dense, Params, perceive, perceptron, Tensor, Width
+from .networks import linear, Params, perceive, perceptron, Tensor, Width
 
 
 class VariationalConfig(AbstractFamilyConfig):
@@ -42,10 +42,10 @@ class Variational(AbstractFamily):
         self.data = config.data.build()
         size, width, latent = math.prod(self.data.input_shape), config.width, config.latent
         self.tensors = (
-            *dense("encoder.0", size, width),
-            *dense("mean", width, latent),
+            *linear("encoder.0", size, width),
+            *linear("mean", width, latent),
             # The posterior starts near a deviation of 1.
-            *dense("log_variance", width, latent, gain=0.1),
+            *linear("log_variance", width, latent, 0.1),
             *perceptron("decoder", [latent, width, size]),
         )
         what = f"iwae{config.samples}" if config.samples > 1 else "vae"

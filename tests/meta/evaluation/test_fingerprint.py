@@ -16,7 +16,7 @@ def other_family(task: TaskConfig, **changes: Any) -> TaskConfig:
 
 
 def test_the_losses_are_the_first_of_a_training_with_adamw(line: TaskConfig) -> None:
-    runs = train(line, BASELINES[UNTUNED].make, Setting(np.zeros(1), np.zeros(1)), [0])
+    runs = train(line, BASELINES[UNTUNED].of(()), Setting(np.zeros(1), np.zeros(1)), [0])
     # A line of a hundred steps has a step per bin.
     np.testing.assert_allclose(fingerprint(line).losses[:-1], runs.curves[0, :5], rtol=TOLERANCE / 10)
 

@@ -13,7 +13,7 @@ def settings_of(*rates: float) -> Setting:
 
 
 def test_a_run_depends_on_its_setting_and_seed_and_not_on_its_neighbours(line: TaskConfig) -> None:
-    adamw = BASELINES["adamw"].make
+    adamw = BASELINES["adamw"].of(())
     together = train(line, adamw, settings_of(0.01, 0.01, 0.1), [0, 1, 1])
     alone = train(line, adamw, settings_of(0.01), [1])
     assert together.curves.shape == (3, BINS)

@@ -14,10 +14,11 @@ from ._interface import (
     Tensor as Tensor,
     Width as Width,
 )
+from ._layers import linear as linear
 from ._linear import LinearConfig
 from ._mixer import MixerConfig
 from ._mlp import MLPConfig
-from ._perceptron import dense as dense, perceive as perceive, perceptron as perceptron
+from ._perceptron import perceive as perceive, perceptron as perceptron
 from ._periodic import PeriodicConfig
 from ._recurrent import RecurrentConfig
 from ._siren import SirenConfig

@@ -6,7 +6,7 @@ import pydantic
 from jaxtyping import Array, Float
 
 from ._interface import AbstractNetworkConfig, Depth, Params, Tensor, Width
-from ._layers import bias, gain, matrix, normalise
+from ._layers import linear, norm, normalise
 
 BLOCK_TENSORS = 12
 """How many tensors a block has."""
@@ -29,13 +29,18 @@ class AbstractAttentionConfig(AbstractNetworkConfig):
 def blocks(width: int, depth: int) -> tuple[Tensor, ...]:
     """The tensors of a stack of blocks. In deep networks the branches start small."""
     small = (2 * depth) ** -0.5
-    block = (
-        *(gain(width), bias(width), matrix(width, 3 * width), bias(3 * width)),
-        *(matrix(width, width, small), bias(width)),
-        *(gain(width), bias(width), matrix(width, 4 * width), bias(4 * width)),
-        *(matrix(4 * width, width, small), bias(width)),
-    )  # fmt: skip
-    return block * depth
+    return tuple(tensor for place in range(depth) for tensor in _block(f"blocks.{place}", width, small))
+
+
+def _block(name: str, width: int, small: float) -> tuple[Tensor, ...]:
+    return (
+        *norm(f"{name}.norm1", width),
+        *linear(f"{name}.attention.qkv", width, 3 * width),
+        *linear(f"{name}.attention.out", width, width, small),
+        *norm(f"{name}.norm2", width),
+        *linear(f"{name}.mlp.up", width, 4 * width),
+        *linear(f"{name}.mlp.down", 4 * width, width, small),
+    )
 
 
 def attend(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ..data import InputKind, Shape
 from ._images import channels_of, with_channels
 from ._interface import AbstractNetwork, AbstractNetworkConfig, Params, Tensor, Width
-from ._layers import activate, Activation, bias, gain, matrix, normalise
+from ._layers import activate, Activation, bias, linear, norm, normalise
 
 
 class ConvConfig(AbstractNetworkConfig):
@@ -39,16 +39,15 @@ class Conv(AbstractNetwork):
 
     def __init__(self, config: ConvConfig, channels: int, outputs: int):
         tensors: list[Tensor] = []
-
-        def kernel(inner: int, outer: int) -> Tensor:
-            return Tensor((3, 3, inner, outer), (9 * inner) ** -0.5)
-
-        for wide in config.channels:
-            tensors += [kernel(channels, wide), bias(wide)]
-            for _ in range(config.residual_blocks):
-                tensors += [gain(wide), bias(wide), kernel(wide, wide), bias(wide), kernel(wide, wide), bias(wide)]
+        for stage, wide in enumerate(config.channels):
+            tensors += _convolution(f"stages.{stage}.conv", channels, wide)
+            for place in range(config.residual_blocks):
+                block = f"stages.{stage}.blocks.{place}"
+                tensors += norm(f"{block}.norm", wide)
+                tensors += _convolution(f"{block}.conv1", wide, wide)
+                tensors += _convolution(f"{block}.conv2", wide, wide)
             channels = wide
-        self.tensors = (*tensors, matrix(channels, outputs), bias(outputs))
+        self.tensors = (*tensors, *linear("head", channels, outputs))
         what = f"resnet{config.residual_blocks}" if config.residual_blocks else "conv"
         self.name = f"{what}-{'x'.join(map(str, config.channels))}-{config.activation}"
         self.config = config
@@ -66,6 +65,11 @@ class Conv(AbstractNetwork):
                 inner = activate(self.config.activation, convolve(normalise(x, next(left), next(left))))
                 x = x + convolve(inner)
         return x.mean(axis=(1, 2)) @ next(left) + next(left)
+
+
+def _convolution(name: str, inner: int, outer: int) -> tuple[Tensor, Tensor]:
+    """A kernel, whose name is Flax's as the order of its axes is, and its bias."""
+    return Tensor((3, 3, inner, outer), (9 * inner) ** -0.5, name=f"{name}.kernel"), bias(f"{name}.bias", outer)
 
 
 def neighbourhoods(x: Float[Array, "batch side side channels"]) -> Float[Array, "batch side side neighbourhood"]:

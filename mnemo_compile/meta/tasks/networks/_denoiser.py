@@ -10,7 +10,7 @@ from ..data import InputKind, Shape
 from ._conv import neighbourhoods
 from ._images import channels_of, with_channels
 from ._interface import AbstractNetwork, AbstractNetworkConfig, Depth, Params, Tensor, Width
-from ._layers import normalise
+from ._layers import bias, norm, normalise
 
 
 class DenoiserConfig(AbstractNetworkConfig):
@@ -44,14 +44,11 @@ class Denoiser(AbstractNetwork):
         for place, (inner, outer) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
             gain = 2**0.5 if place else 1.0
             tensors += [
-                Tensor((3, 3, inner, outer), gain * (9 * inner) ** -0.5, name=f"convs.{place}.weight"),
-                Tensor((outer,), name=f"convs.{place}.bias"),
+                Tensor((3, 3, inner, outer), gain * (9 * inner) ** -0.5, name=f"convs.{place}.kernel"),
+                bias(f"convs.{place}.bias", outer),
             ]
             if 0 < place < config.depth - 1:
-                tensors += [
-                    Tensor((outer,), mean=1.0, name=f"norms.{place}.weight"),
-                    Tensor((outer,), name=f"norms.{place}.bias"),
-                ]
+                tensors += norm(f"norms.{place}", outer)
         self.tensors = tuple(tensors)
         self.name = f"denoiser-{config.width}x{config.depth}"
         self.depth = config.depth

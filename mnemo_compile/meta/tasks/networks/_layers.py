@@ -11,19 +11,24 @@ from ._interface import Tensor
 Activation = Literal["relu", "gelu", "tanh", "silu"]
 
 
-def matrix(rows: int, columns: int, gain: float = 1.0) -> Tensor:
+def matrix(name: str, rows: int, columns: int, gain: float = 1.0) -> Tensor:
     """A matrix whose outputs have the variance of its inputs, times `gain` squared."""
-    return Tensor((rows, columns), gain * rows**-0.5)
+    return Tensor((rows, columns), gain * rows**-0.5, name=name)
 
 
-def bias(width: int) -> Tensor:
+def bias(name: str, width: int) -> Tensor:
     """Zeros."""
-    return Tensor((width,))
+    return Tensor((width,), name=name)
 
 
-def gain(width: int) -> Tensor:
-    """Ones, which a normalisation multiplies by."""
-    return Tensor((width,), 0.0, 1.0)
+def linear(name: str, rows: int, columns: int, gain: float = 1.0) -> tuple[Tensor, Tensor]:
+    """A matrix and its bias."""
+    return matrix(f"{name}.weight", rows, columns, gain), bias(f"{name}.bias", columns)
+
+
+def norm(name: str, width: int) -> tuple[Tensor, Tensor]:
+    """The ones that a normalisation multiplies by, and the bias that it adds."""
+    return Tensor((width,), 0.0, 1.0, f"{name}.weight"), bias(f"{name}.bias", width)
 
 
 def activate(name: Activation, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -1,5 +1,6 @@
 """MLP-mixers (Tolstikhin et al. 2021, arXiv 2105.01601)."""
 
+import itertools
 from typing import Literal
 
 import equinox as eqx
@@ -9,7 +10,7 @@ from jaxtyping import Array, Float
 from ..data import InputKind, Shape
 from ._images import patches, patches_of
 from ._interface import AbstractNetwork, AbstractNetworkConfig, Depth, Params, Tensor, Width
-from ._layers import bias, gain, matrix, normalise
+from ._layers import linear, norm, normalise
 
 PATCH = 2
 """Side of a patch."""
@@ -42,15 +43,12 @@ class Mixer(AbstractNetwork):
     def __init__(self, config: MixerConfig, input_shape: Shape, outputs: int):
         width = config.width
         places, numbers = patches_of(input_shape, PATCH)
-        block = (
-            *(gain(width), bias(width), matrix(places, 2 * places), bias(2 * places)),
-            *(matrix(2 * places, places), bias(places)),
-            *(gain(width), bias(width), matrix(width, 2 * width), bias(2 * width)),
-            *(matrix(2 * width, width), bias(width)),
-        )  # fmt: skip
+        blocks = [_block(f"blocks.{place}", places, width) for place in range(config.depth)]
         self.tensors = (
-            *(matrix(numbers, width), bias(width), *(block * config.depth)),
-            *(gain(width), bias(width), matrix(width, outputs), bias(outputs)),
+            *linear("patch_embedding", numbers, width),
+            *itertools.chain.from_iterable(blocks),
+            *norm("norm", width),
+            *linear("head", width, outputs),
         )
         self.name = f"mixer-{width}x{config.depth}"
         self.config = config
@@ -61,6 +59,17 @@ class Mixer(AbstractNetwork):
             x = _mix(x, params[start : start + BLOCK_TENSORS])
         gain, bias, head, head_bias = params[-4:]
         return normalise(x, gain, bias).mean(axis=1) @ head + head_bias
+
+
+def _block(name: str, places: int, width: int) -> tuple[Tensor, ...]:
+    return (
+        *norm(f"{name}.norm1", width),
+        *linear(f"{name}.tokens.up", places, 2 * places),
+        *linear(f"{name}.tokens.down", 2 * places, places),
+        *norm(f"{name}.norm2", width),
+        *linear(f"{name}.channels.up", width, 2 * width),
+        *linear(f"{name}.channels.down", 2 * width, width),
+    )
 
 
 def _mix(x: Float[Array, "batch place width"], params: Params) -> Float[Array, "batch place width"]:

@@ -8,9 +8,11 @@ from jaxtyping import Array, Float
 
 from ..data import InputKind, Shape
 from ._interface import AbstractNetwork, AbstractNetworkConfig, Params, Tensor, Width
-from ._layers import activate, Activation, bias, gain, matrix, normalise
+from ._layers import activate, Activation, linear, norm, normalise
 
 Normalisation = Literal["none", "layer", "rms"]
+_NORM_TENSORS: dict[Normalisation, int] = {"none": 0, "rms": 1, "layer": 2}
+"""How many tensors a normalisation has: a root-mean-square one has no bias."""
 
 
 class MLPConfig(AbstractNetworkConfig):
@@ -38,12 +40,13 @@ class MLP(AbstractNetwork):
 
     def __init__(self, config: MLPConfig, inputs: int, outputs: int):
         tensors, width = [], inputs
-        for wide in config.widths:
-            tensors += [matrix(width, wide), bias(wide), *_norm_tensors(config.normalisation, wide)]
+        for place, wide in enumerate(config.widths):
+            tensors += linear(f"mlp.{place}", width, wide)
+            tensors += norm(f"norms.{place}", wide)[: _NORM_TENSORS[config.normalisation]]
             width = wide
-        self.tensors = (*tensors, matrix(width, outputs), bias(outputs))
-        norm = "" if config.normalisation == "none" else f"-{config.normalisation}"
-        self.name = f"mlp-{'x'.join(map(str, config.widths)) or 'linear'}-{config.activation}{norm}"
+        self.tensors = (*tensors, *linear("head", width, outputs))
+        suffix = "" if config.normalisation == "none" else f"-{config.normalisation}"
+        self.name = f"mlp-{'x'.join(map(str, config.widths)) or 'linear'}-{config.activation}{suffix}"
         self.config = config
 
     def __call__(self, params: Params, inputs: Array) -> Float[Array, "batch outputs"]:
@@ -54,7 +57,3 @@ class MLP(AbstractNetwork):
                 x = normalise(x, next(left), next(left) if self.config.normalisation == "layer" else None)
             x = activate(self.config.activation, x)
         return x @ next(left) + next(left)
-
-
-def _norm_tensors(kind: Normalisation, width: int) -> tuple[Tensor, ...]:
-    return {"none": (), "rms": (gain(width),), "layer": (gain(width), bias(width))}[kind]

@@ -1,22 +1,17 @@
-"""Dense layers with names, which several networks and families are made of."""
+"""Dense layers one after another, which several networks and families are made of."""
 
 from collections.abc import Callable, Sequence
 
 from jaxtyping import Array, Float
 
 from ._interface import Params, Tensor
-
-
-def dense(name: str, inputs: int, outputs: int, gain: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer whose outputs have the variance of its inputs, times `gain` squared."""
-    weight = Tensor((inputs, outputs), gain * inputs**-0.5, name=f"{name}.weight")
-    return weight, Tensor((outputs,), name=f"{name}.bias")
+from ._layers import linear
 
 
 def perceptron(name: str, widths: Sequence[int]) -> tuple[Tensor, ...]:
-    """Dense layers between these widths, with the names of a `torch.nn.Sequential` that has nonlinearities between."""
+    """Dense layers between these widths, with the names of a `torch.nn.Sequential` that has activations between."""
     pairs = zip(widths[:-1], widths[1:], strict=True)
-    layers = [dense(f"{name}.{2 * place}", *pair, gain=2**0.5 if place else 1.0) for place, pair in enumerate(pairs)]
+    layers = [linear(f"{name}.{2 * place}", *pair, 2**0.5 if place else 1.0) for place, pair in enumerate(pairs)]
     return tuple(tensor for layer in layers for tensor in layer)
 
 

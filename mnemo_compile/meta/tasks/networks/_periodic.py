@@ -42,9 +42,9 @@ class Periodic(AbstractNetwork):
         count, wide = config.frequencies, config.embedding
         *hidden, weight, bias = perceptron("mlp", [inputs * wide, *config.widths, outputs])
         self.tensors = (
-            Tensor((inputs, count), config.scale, name="embedding.frequencies"),
-            Tensor((inputs, 2 * count, wide), count**-0.5, name="embedding.linear.weight"),
-            Tensor((inputs, wide), name="embedding.linear.bias"),
+            Tensor((inputs, count), config.scale, name="frequency_embedding"),
+            Tensor((inputs, 2 * count, wide), count**-0.5, name="number_embedding"),
+            Tensor((inputs, wide), name="number_bias"),
             *hidden,
             weight._replace(name="head.weight"),
             bias._replace(name="head.bias"),

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from ..data import InputKind, Shape
 from ._interface import AbstractNetwork, AbstractNetworkConfig, Params, Tensor, Width
-from ._layers import bias, matrix
+from ._layers import bias, linear, matrix
 
 
 class RecurrentConfig(AbstractNetworkConfig):
@@ -37,8 +37,11 @@ class Recurrent(AbstractNetwork):
     def __init__(self, config: RecurrentConfig, input_shape: Shape, outputs: int):
         width, gates = config.width, 3 if config.gates else 1
         self.tensors = (
-            *(Tensor((input_shape[1], width), 1.0), matrix(width, gates * width), bias(gates * width)),
-            *(matrix(width, gates * width), matrix(width, outputs), bias(outputs)),
+            Tensor((input_shape[1], width), 1.0, name="embedding.weight"),
+            matrix("rnn.weight_ih", width, gates * width),
+            bias("rnn.bias", gates * width),
+            matrix("rnn.weight_hh", width, gates * width),
+            *linear("head", width, outputs),
         )
         self.name = f"{'gru' if config.gates else 'rnn'}-{width}"
         self.config = config

@@ -9,8 +9,7 @@ from jaxtyping import Array, Float
 
 from ..data import InputKind, Shape
 from ._interface import AbstractNetwork, AbstractNetworkConfig, Depth, Params, Tensor, Width
-from ._layers import normalise
-from ._perceptron import dense
+from ._layers import linear, norm, normalise
 
 BLOCK_TENSORS = 6
 
@@ -43,16 +42,16 @@ class Tabular(AbstractNetwork):
             tensor
             for place in range(config.depth)
             for tensor in (
-                *_norm(f"blocks.{place}.norm", width),
-                *dense(f"blocks.{place}.linear1", width, 2 * width),
-                *dense(f"blocks.{place}.linear2", 2 * width, width, gain=2**0.5),
+                *norm(f"blocks.{place}.norm", width),
+                *linear(f"blocks.{place}.linear1", width, 2 * width),
+                *linear(f"blocks.{place}.linear2", 2 * width, width, 2**0.5),
             )
         ]
         self.tensors = (
-            *dense("first", inputs, width),
+            *linear("first", inputs, width),
             *blocks,
-            *_norm("norm", width),
-            *dense("head", width, outputs, gain=2**0.5),
+            *norm("norm", width),
+            *linear("head", width, outputs, 2**0.5),
         )
         self.name = f"tabular-{width}x{config.depth}"
 
@@ -63,7 +62,3 @@ class Tabular(AbstractNetwork):
             x = x + jax.nn.relu(normalise(x, gain, bias) @ up + up_bias) @ down + down_bias
         gain, bias, head, head_bias = params[-4:]
         return jax.nn.relu(normalise(x, gain, bias)) @ head + head_bias
-
-
-def _norm(name: str, width: int) -> tuple[Tensor, Tensor]:
-    return Tensor((width,), mean=1.0, name=f"{name}.weight"), Tensor((width,), name=f"{name}.bias")

@@ -10,8 +10,7 @@ from jaxtyping import Array, Float
 
 from ..data import InputKind, Shape
 from ._interface import AbstractNetwork, AbstractNetworkConfig, Params, Tensor, Width
-from ._layers import normalise
-from ._perceptron import dense
+from ._layers import bias, linear, norm, normalise
 
 KERNELS = (8, 5, 3)
 """Lengths of the kernels of the three layers."""
@@ -42,20 +41,19 @@ class Temporal(AbstractNetwork):
         tensors: list[Tensor] = []
         for place, (length, inner, outer) in enumerate(zip(KERNELS, (1, *config.channels), config.channels), 1):
             tensors += [
-                Tensor((length, inner, outer), (2 / (length * inner)) ** 0.5, name=f"conv{place}.weight"),
-                Tensor((outer,), name=f"conv{place}.bias"),
-                Tensor((outer,), mean=1.0, name=f"norm{place}.weight"),
-                Tensor((outer,), name=f"norm{place}.bias"),
+                Tensor((length, inner, outer), (2 / (length * inner)) ** 0.5, name=f"conv{place}.kernel"),
+                bias(f"conv{place}.bias", outer),
+                *norm(f"norm{place}", outer),
             ]
-        self.tensors = (*tensors, *dense("head", config.channels[-1], outputs))
+        self.tensors = (*tensors, *linear("head", config.channels[-1], outputs))
         self.name = f"temporal-{'x'.join(map(str, config.channels))}"
 
     def __call__(self, params: Params, inputs: Array) -> Float[Array, "batch outputs"]:
         x = inputs.reshape(inputs.shape[0], -1, 1)
         for place in range(len(KERNELS)):
-            kernel, shift, gain, bias = params[LAYER_TENSORS * place : LAYER_TENSORS * (place + 1)]
+            kernel, shift, gain, offset = params[LAYER_TENSORS * place : LAYER_TENSORS * (place + 1)]
             convolved = _windows(x, kernel.shape[0]) @ kernel.reshape(-1, kernel.shape[-1]) + shift
-            x = jax.nn.relu(normalise(convolved, gain, bias))
+            x = jax.nn.relu(normalise(convolved, gain, offset))
         head, head_bias = params[-2:]
         return x.mean(axis=1) @ head + head_bias
 

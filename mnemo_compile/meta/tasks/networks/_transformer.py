@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from ..data import InputKind, Shape
 from ._attention import AbstractAttentionConfig, attend, blocks
 from ._interface import AbstractNetwork, Params, Tensor
-from ._layers import bias, gain, matrix, normalise
+from ._layers import linear, norm, normalise
 
 
 class TransformerConfig(AbstractAttentionConfig):
@@ -37,9 +37,11 @@ class Transformer(AbstractNetwork):
         places, symbols = input_shape
         width = config.width
         self.tensors = (
-            *(Tensor((symbols, width), 0.02), Tensor((places, width), 0.02)),
+            Tensor((symbols, width), 0.02, name="token_embedding.weight"),
+            Tensor((places, width), 0.02, name="position_embedding.weight"),
             *blocks(width, config.depth),
-            *(gain(width), bias(width), matrix(width, outputs), bias(outputs)),
+            *norm("norm", width),
+            *linear("head", width, outputs),
         )
         self.name = f"{'decoder' if config.causal else 'encoder'}-{width}x{config.depth}"
         self.config = config

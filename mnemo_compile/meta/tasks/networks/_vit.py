@@ -10,7 +10,7 @@ from ..data import InputKind, Shape
 from ._attention import AbstractAttentionConfig, attend, blocks
 from ._images import patches, patches_of
 from ._interface import AbstractNetwork, Params, Tensor
-from ._layers import bias, gain, matrix, normalise
+from ._layers import linear, norm, normalise
 
 
 class ViTConfig(AbstractAttentionConfig):
@@ -39,9 +39,11 @@ class ViT(AbstractNetwork):
         width = config.width
         places, numbers = patches_of(input_shape, config.patch)
         self.tensors = (
-            *(matrix(numbers, width), bias(width), Tensor((places, width), 0.02)),
+            *linear("patch_embedding", numbers, width),
+            Tensor((places, width), 0.02, name="position_embedding"),
             *blocks(width, config.depth),
-            *(gain(width), bias(width), matrix(width, outputs), bias(outputs)),
+            *norm("norm", width),
+            *linear("head", width, outputs),
         )
         self.name = f"vit-{width}x{config.depth}"
         self.config = config
