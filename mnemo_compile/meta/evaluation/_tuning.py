@@ -61,9 +61,10 @@ def tune(task: TaskConfig, baseline: Baseline, seeds: Sequence[int]) -> Result:
 
     The result is the point with the lowest final training loss, as the mean over the seeds.
     """
-    first = _run(task, baseline, list(baseline.grid), seeds[:1])
-    order = np.argsort([_rank(row) for row in first.final], kind="stable")[:FINALISTS]
-    finalists = [baseline.grid[int(place)] for place in np.sort(order)]
+    grid = list(baseline.grid)
+    first = _run(task, baseline, grid, seeds[:1]).final if len(grid) > FINALISTS else np.zeros(len(grid))
+    order = np.argsort([_rank(value) for value in first], kind="stable")[:FINALISTS]
+    finalists = [grid[int(place)] for place in np.sort(order)]
     runs = _run(task, baseline, finalists, seeds)
     finals = runs.final.reshape(len(finalists), len(seeds))
     best = int(np.argmin([_rank(row.mean()) for row in finals]))
@@ -83,7 +84,7 @@ def tune(task: TaskConfig, baseline: Baseline, seeds: Sequence[int]) -> Result:
             Point(
                 rate=_point(setting)[0],
                 schedule=_point(setting)[1],
-                final=plain(finals[finalists.index(setting)] if setting in finalists else first.final[[place]]),
+                final=plain(finals[finalists.index(setting)] if setting in finalists else first[[place]]),
             )
             for place, setting in enumerate(baseline.grid)
         ],

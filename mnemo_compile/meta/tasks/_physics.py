@@ -14,6 +14,7 @@ from .networks import Params, perceive, perceptron, Tensor, Width
 
 VISCOSITY = 0.01 / jnp.pi
 Points = Float[Array, "points 2"]
+Equation = Literal["burgers", "helmholtz"]
 
 
 class PhysicsConfig(AbstractFamilyConfig):
@@ -24,7 +25,7 @@ class PhysicsConfig(AbstractFamilyConfig):
     """
 
     kind: Literal["physics"]
-    equation: Literal["burgers", "helmholtz"]
+    equation: Equation
     widths: Annotated[tuple[Width, ...], pydantic.Field(min_length=1, max_length=8)] = (32, 32, 32)
     batch: Count = 128
     """Points inside; half as many are on the border."""
@@ -51,7 +52,7 @@ class Physics(AbstractFamily):
     def draw(self, key: PRNGKeyArray) -> Any:
         if self.config.equation == "burgers":
             return jax.random.uniform(key, (2,), minval=jnp.array([0.7, -0.3]), maxval=jnp.array([1.3, 0.3]))
-        return jnp.pi * jax.random.randint(key, (2,), 1, 4)
+        return jnp.pi * jax.random.randint(key, (2,), 1, 3)
 
     def batch(self, instance: Any, key: PRNGKeyArray, split: Split) -> Batch:
         count, keys = self.config.batch, jax.random.split(split_key(key, split), 3)
@@ -85,7 +86,7 @@ class Physics(AbstractFamily):
             return perceive(params, points, jnp.tanh)
 
         inside, source = batch.inputs[:, :2], batch.inputs[:, 2:]
-        residual = _RESIDUALS[self.config.equation](solution, inside) - source
+        residual = residual_of(self.config.equation, solution, inside) - source
         error = solution(batch.targets[:, :2]) - batch.targets[:, 2:]
         return jnp.mean(jnp.square(residual)) + jnp.mean(jnp.square(error))
 
@@ -103,14 +104,9 @@ def _slope(function: Any, axis: int) -> Any:
     return slope
 
 
-def _burgers(solution: Any, points: Points) -> Float[Array, "points 1"]:
-    slope = _slope(solution, 0)
-    return _slope(solution, 1)(points) + solution(points) * slope(points) - VISCOSITY * _slope(slope, 0)(points)
-
-
-def _helmholtz(solution: Any, points: Points) -> Float[Array, "points 1"]:
-    curvature = sum(_slope(_slope(solution, axis), axis)(points) for axis in (0, 1))
-    return curvature + solution(points)
-
-
-_RESIDUALS = {"burgers": _burgers, "helmholtz": _helmholtz}
+def residual_of(equation: Equation, solution: Any, points: Points) -> Float[Array, "points 1"]:
+    """The left side of an equation, for a function of points."""
+    if equation == "burgers":
+        slope = _slope(solution, 0)
+        return _slope(solution, 1)(points) + solution(points) * slope(points) - VISCOSITY * _slope(slope, 0)(points)
+    return _slope(_slope(solution, 0), 0)(points) + _slope(_slope(solution, 1), 1)(points) + solution(points)

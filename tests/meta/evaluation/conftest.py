@@ -16,6 +16,8 @@ family = { network = { kind = "mlp", widths = [] }, data = { kind = "iris" }, ba
 
 [[tasks]]
 name = "again"
+kind = "fine-tuning"
+source = "arXiv 1234.56789"
 steps = 100
 family = { network = { kind = "mlp", widths = [4] }, data = { kind = "wine" }, batch = 8 }
 before = { steps = 100, family = { network = { kind = "mlp", widths = [4] }, data = { kind = "wine" }, batch = 4 } }

@@ -9,14 +9,15 @@ from mnemo_compile.meta.evaluation import _store, load_suite, suites, TaskConfig
 from mnemo_compile.meta.evaluation._baselines import BASELINES, TUNED, UNTUNED
 from mnemo_compile.meta.evaluation._fingerprint import fingerprint
 from mnemo_compile.meta.evaluation._tuning import Result, tune
-from mnemo_compile.meta.tasks import SupervisedConfig
 
 QUICK = {("valid", "mlp-tanh-digits"), ("valid", "quadratic"), ("valid", "large-batch-clusters")}
 """Tasks whose fingerprints take seconds."""
 
 
 def reads_source(task: TaskConfig) -> bool:
-    return isinstance(task.family, SupervisedConfig) and task.family.data.kind == "source"
+    families = (task.family, *([task.before.family] if task.before is not None else []))
+    kinds = {getattr(getattr(family, "data", None), "kind", None) for family in families}
+    return not kinds.isdisjoint(("source", "prose"))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ class LinearMapConfig(AbstractDataConfig):
     condition: Annotated[float, pydantic.Field(ge=1, le=1e8)] = 1.0
     """Largest over smallest singular value of the matrix. They are evenly spaced in their logarithm."""
     decay: Annotated[float, pydantic.Field(ge=0, le=4)] = 0.0
-    """The variance of the i-th input is i to the power of minus this."""
+    """Along the i-th of some random axes the inputs have a variance of i to the power of minus this, over the mean."""
 
     @property
     def input_kind(self) -> InputKind:
@@ -45,7 +45,7 @@ class LinearMapConfig(AbstractDataConfig):
 
 
 class LinearMap(AbstractData):
-    """Each task has its own matrix."""
+    """Each task has its own matrix, and its own axes."""
 
     name: str = eqx.field(static=True)
     input_shape: Shape = eqx.field(static=True)
@@ -60,17 +60,18 @@ class LinearMap(AbstractData):
         self.config = config
 
     def draw(self, key: PRNGKeyArray) -> Any:
-        left, _, right = jnp.linalg.svd(
-            jax.random.normal(key, (self.config.inputs, self.config.outputs)), full_matrices=False
-        )
+        c, keys = self.config, jax.random.split(key)
+        left, _, right = jnp.linalg.svd(jax.random.normal(keys[0], (c.inputs, c.outputs)), full_matrices=False)
         rank = right.shape[0]
-        values = jnp.exp(-jnp.log(self.config.condition) * jnp.linspace(0, 1, rank))
+        values = jnp.exp(-jnp.log(c.condition) * jnp.linspace(0, 1, rank))
         matrix = (left * values) @ right
-        # The outputs have mean square 1 where all inputs have variance 1.
-        return matrix * (self.config.outputs / jnp.sum(values**2)) ** 0.5
+        variances = jnp.arange(1.0, c.inputs + 1) ** -c.decay
+        axes = jnp.linalg.qr(jax.random.normal(keys[1], (c.inputs, c.inputs)))[0]
+        # Inputs have a mean square of 1, and so have outputs where the inputs do not decay.
+        roots = jnp.sqrt(variances / variances.mean())[:, None] * axes
+        return matrix * (c.outputs / jnp.sum(values**2)) ** 0.5, roots
 
     def batch(self, instance: Any, key: PRNGKeyArray, split: Split, size: int) -> Batch:
-        shape = (size, self.config.inputs)
-        deviations = jnp.arange(1.0, self.config.inputs + 1) ** (-0.5 * self.config.decay)
-        inputs = deviations * jax.random.normal(split_key(key, split), shape)
-        return Batch(inputs, inputs @ instance)
+        matrix, roots = instance
+        inputs = jax.random.normal(split_key(key, split), (size, self.config.inputs)) @ roots
+        return Batch(inputs, inputs @ matrix)
