@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 
+from .._programs import keep_compiled_programs
 from ._baselines import BASELINES
 from ._store import cached_path, current, keep, shipped_path
 from ._suites import load_suite, suites
@@ -18,6 +19,7 @@ def main() -> None:
     parser.add_argument("--task", action="append", help="only this one; repeatable")
     parser.add_argument("--seeds", type=int, help="number of runs; by default each task's own")
     arguments = parser.parse_args()
+    keep_compiled_programs()
     suite = load_suite(arguments.suite)
     path = shipped_path(suite.name) if suite.ref in suites() else cached_path(suite.name)
     for task in suite.tasks:

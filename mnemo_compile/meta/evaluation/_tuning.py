@@ -61,11 +61,11 @@ def tune(task: TaskConfig, baseline: Baseline, seeds: Sequence[int]) -> Result:
 
     The result is the point with the lowest final training loss, as the mean over the seeds.
     """
-    grid = list(baseline.grid)
-    first = _run(task, baseline, grid, seeds[:1]).final if len(grid) > FINALISTS else np.zeros(len(grid))
+    grid = baseline.grid
+    first = _with_first_seed(task, baseline, seeds)
     order = np.argsort([_rank(value) for value in first], kind="stable")[:FINALISTS]
     finalists = [grid[int(place)] for place in np.sort(order)]
-    runs = _run(task, baseline, finalists, seeds)
+    runs = _run(task, baseline, [(setting, seed) for setting in finalists for seed in seeds], seeds)
     finals = runs.final.reshape(len(finalists), len(seeds))
     best = int(np.argmin([_rank(row.mean()) for row in finals]))
     best_runs = runs.rows(slice(best * len(seeds), (best + 1) * len(seeds)))
@@ -86,7 +86,7 @@ def tune(task: TaskConfig, baseline: Baseline, seeds: Sequence[int]) -> Result:
                 schedule=_point(setting)[1],
                 final=plain(finals[finalists.index(setting)] if setting in finalists else first[[place]]),
             )
-            for place, setting in enumerate(baseline.grid)
+            for place, setting in enumerate(grid)
         ],
     )
 
@@ -100,10 +100,24 @@ def _point(setting: Setting) -> tuple[float, str]:
     return float(f"{setting.rate:.6g}"), SCHEDULES[int(setting.cosine)]
 
 
-def _run(task: TaskConfig, baseline: Baseline, settings: list[Setting], seeds: Sequence[int]) -> Runs:
-    rows = [(setting, seed) for setting in settings for seed in seeds]
-    stacked = Setting(*(np.array([getattr(s, name) for s, _ in rows], np.float32) for name in Setting._fields))
-    return train(task, baseline.of(task.build().tensors), stacked, [seed for _, seed in rows])
+def _with_first_seed(task: TaskConfig, baseline: Baseline, seeds: Sequence[int]) -> np.ndarray:
+    """The final loss at every point of the grid; zeros where every point is a finalist."""
+    if len(baseline.grid) <= FINALISTS:
+        return np.zeros(len(baseline.grid))
+    return _run(task, baseline, [(setting, seeds[0]) for setting in baseline.grid], seeds).final
+
+
+def _run(task: TaskConfig, baseline: Baseline, rows: list[tuple[Setting, int]], seeds: Sequence[int]) -> Runs:
+    """The training of each row.
+
+    Others are beside them, so that the grid and the finalists have the same size and seeds, and share a program.
+    """
+    count = len(baseline.grid)
+    size = max(count + len(seeds), FINALISTS * len(seeds)) if count > FINALISTS else len(rows)
+    filled = rows + [(rows[0][0], seeds[place % len(seeds)]) for place in range(size - len(rows))]
+    stacked = Setting(*(np.array([getattr(s, name) for s, _ in filled], np.float32) for name in Setting._fields))
+    runs = train(task, baseline.of(task.build().tensors), stacked, [seed for _, seed in filled])
+    return runs.rows(slice(len(rows)))
 
 
 def _rank(value: float) -> float:

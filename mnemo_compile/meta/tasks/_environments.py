@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-State = Float[Array, "episodes numbers"]
+State = Float[Array, "episodes state"]
 Uniform = Float[Array, "episodes outputs"]
 
 
