@@ -64,10 +64,11 @@ def _tuned(name: str, optimizer: Callable[..., Any], **options: Any) -> Baseline
 
 def _muon_of_hidden_matrices(tensors: Sequence[Tensor], setting: Any, steps: int) -> Any:
     """Muon as its authors use it: embeddings, positions, heads and vectors are for AdamW."""
+    axes: Any = [muon_axes(tensor) for tensor in tensors]
     return optax.contrib.muon(
         _scheduled(setting, steps),
         adam_learning_rate=_scheduled(setting._replace(rate=MUON_ADAMW * setting.rate), steps),
-        muon_weight_dimension_numbers=[muon_axes(tensor) for tensor in tensors],
+        muon_weight_dimension_numbers=axes,
     )
 
 

@@ -46,7 +46,7 @@ class SkipGram(AbstractFamily):
 
     def __init__(self, config: SkipGramConfig):
         c = config
-        text, counts = _words(config.data, config.words)
+        text, counts = _words(config.data.kind, config.words)
         self.text = {split: jnp.asarray(words) for split, words in text.items()}
         share = np.cumsum(counts**0.75) / np.sum(counts**0.75)
         self.table = jnp.asarray(np.searchsorted(share, (np.arange(TABLE) + 0.5) / TABLE), jnp.int32)
@@ -81,10 +81,10 @@ class SkipGram(AbstractFamily):
 
 
 @functools.cache
-def _words(config: SourceConfig, count: int) -> tuple[dict[Split, np.ndarray], np.ndarray]:
+def _words(kind: Literal["source", "prose"], count: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The words of each split, by their rank, and how often each is in the training split."""
     characters = np.array(["\n", *map(chr, range(32, 127))])
-    symbols = config.build().text
+    symbols = SourceConfig(kind=kind).build().text
     texts = {split: re.findall(r"[a-z]+", "".join(characters[np.asarray(symbols[split])]).lower()) for split in SPLITS}
     frequent = collections.Counter(texts["train"]).most_common(count)
     rank = {word: place for place, (word, _) in enumerate(frequent)}

@@ -35,6 +35,10 @@ def test_the_command_line_writes_what_it_prints(
     report = (out / "report.md").read_text()
     assert adam.digest in report and "mnemo eval" in report and "| line |" in report
     assert f"| adamw-1e-3 | 1 | {untuned.speedup:.2f} | {untuned.ours:.2f} | {untuned.beaten} of 1 |" in report
+    assert (
+        f"| other | 1 | {task.speedup.value:.2f} | {int(task.won)} of 1 |" in report and "after a public" not in report
+    )
+    assert [group["group"] for group in first["groups"]] == ["other", "all"]
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -61,6 +65,18 @@ def test_a_cell_that_diverges_is_last_and_its_json_has_null_for_what_is_not_fini
     assert wild["figures"]["validation loss against tuned AdamW, mean"].startswith("+inf%")
     assert wild["figures"]["training loss over tuned AdamW's at the same step, highest"] == "inf, line"
     assert "inf, 2 diverged" in (tmp_path / "out/report.md").read_text()
+
+
+def test_tasks_are_grouped_by_kind_and_by_whose_they_are(suite: str) -> None:
+    adam = freeze(cell_config({"kind": "adam"}).build(), name="plain-adam", version="1.0.0")
+    evaluation = evaluate(adam, suite, seeds=1)
+    line, again = evaluation.tasks
+    assert [group.group for group in evaluation.groups] == ["fine-tuning", "other", "after a publication", "all"]
+    tuning, other, published, everything = evaluation.groups
+    assert (other.speedup, other.won) == (pytest.approx(line.speedup.value), int(line.won))
+    assert tuning.speedup == published.speedup == pytest.approx(again.speedup.value)
+    assert everything.tasks == 2 and everything.won == line.won + again.won
+    assert everything.speedup == pytest.approx(evaluation.speedup.value)
 
 
 def test_cells_of_one_name_have_different_labels(suite: str) -> None:
