@@ -13,6 +13,7 @@ def test_a_context_is_near_its_word_and_random_words_are_as_frequent_as_the_tabl
     family = family_of({"kind": "skip-gram", "data": {"kind": "source"}, "words": 32, "width": 4, "batch": 4096})
     batch = family.batch((), jax.random.key(0), "train")
     text = np.asarray(family.text["train"])  # type: ignore[attr-defined]
+    assert not np.array_equal(text[:1000], family.text["validation"][:1000])  # type: ignore[attr-defined]
     pairs = {(int(a), int(b)) for away in range(1, 6) for a, b in zip(text[:-away], text[away:], strict=True)}
     near = zip(np.asarray(batch.inputs), np.asarray(batch.targets)[:, 0], strict=True)
     assert all((int(a), int(b)) in pairs or (int(b), int(a)) in pairs for a, b in near)

@@ -44,7 +44,9 @@ def test_a_family_can_be_learned_and_draws_the_same_for_the_same_key(config: dic
         return float(np.mean([mean_loss(params, batch) for batch in draws]))
 
     before = {split: loss_of(params, split) for split in SPLITS}
-    assert len({round(loss, 6) for loss in before.values()}) > 1 or "quadratic" in family.name
+    # A skip-gram starts with zeros for its contexts, so that all splits have the same loss.
+    is_alike = family.name.startswith(("quadratic", "skip-gram"))
+    assert len({round(loss, 6) for loss in before.values()}) > 1 or is_alike
     state = optimizer.init(params)
     for key in jax.random.split(keys[3], 150):
         params, state, loss = step(params, state, key)
