@@ -10,7 +10,7 @@ NEWEST_BIN := .venv-newest/bin
 .PHONY: help install demo test test-all test-newest check format clean
 
 help:
-	@echo "make demo         meta-train for a minute, export, and train a Vision Transformer with the result"
+	@echo "make demo         meta-train for a minute, export, and train a GPT and a ViT beside AdamW and Muon"
 	@echo "make test         the tests, at most fifteen minutes on two cores"
 	@echo "make test-all     the long tests too"
 	@echo "make test-newest  the tests of tracing and exporting, with the newest Python and libraries"

@@ -3,10 +3,10 @@
 python -m benchmarks.priors base                                       # the preset's cell as it is, on valid
 python -m benchmarks.priors base --set cell.prior.nesterov=0 --lr 1 2 3  # another prior
 python -m benchmarks.priors runs/base/bundle --lr 0.5 1 2              # a meta-trained cell
-python -m benchmarks.priors mnemosyne-base --set cell.prior.cautious=0  # its weights under another prior
+python -m benchmarks.priors mnemosyne-tiny --set cell.prior.tile=64     # its weights under another prior
 
 It finds priors that are worth meta-training; docs/experiments.md has the results. `--task` names the tasks, and
-`--skip` leaves some out. `--out FOLDER` writes the cell under that prior, as a bundle to publish.
+`--skip` leaves some out. `--out FOLDER` only writes the cell under that prior, as a bundle to publish.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import numpy as np
 
 import mnemo_compile as mnemo
 from mnemo_compile.cell import AbstractCell, cell_config, with_weights
+from mnemo_compile.frozen import Training
 from mnemo_compile.meta import load_config, presets
 from mnemo_compile.meta._load import set_key
 from mnemo_compile.meta.evaluation import load_suite
@@ -43,12 +44,19 @@ def cell_of(name: str, overrides: tuple[str, ...]) -> AbstractCell:
 
 
 def keep(cell: AbstractCell, name: str, overrides: tuple[str, ...], folder: pathlib.Path) -> None:
-    """Writes a meta-trained cell under another prior; its manifest names the commands that made it."""
-    manifest = mnemo.load(name).manifest
-    settings = " ".join(f"--set {override}" for override in overrides)
-    then = f"python -m benchmarks.priors RUN/bundle {settings} --out FOLDER"
-    training = manifest.training.model_copy(update={"command": f"{manifest.training.command}; {then}"})
-    mnemo.save(mnemo.freeze(cell, name=manifest.name, version=manifest.version, training=training), folder)
+    """Writes a cell under a prior; its manifest names the commands that made it."""
+    settings = "".join(f" --set {override}" for override in overrides)
+    if is_configuration(name):
+        preset = pathlib.Path(name).stem
+        command = f"python -m benchmarks.priors {name}{settings} --out FOLDER"
+        training = Training(command=command, preset=preset, seed=0, meta_steps=0, minutes=0.0, families=(), figures={})
+        frozen = mnemo.freeze(cell, name=f"{cell.config.kind}-{preset}", version="0.0.0", training=training)
+    else:
+        manifest = mnemo.load(name).manifest
+        then = f"python -m benchmarks.priors RUN/bundle{settings} --out FOLDER"
+        training = manifest.training.model_copy(update={"command": f"{manifest.training.command}; {then}"})
+        frozen = mnemo.freeze(cell, name=manifest.name, version=manifest.version, training=training)
+    mnemo.save(frozen, folder)
 
 
 def main() -> None:
@@ -63,12 +71,11 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[], help="tasks to leave out")
     parser.add_argument("--out", type=pathlib.Path, help="where to write the cell under this prior")
     arguments = parser.parse_args()
-    if arguments.out is not None and is_configuration(arguments.cell):
-        parser.error(f"--out writes a meta-trained cell, and {arguments.cell} is a configuration; name a bundle")
     overrides = tuple(arguments.overrides)
     cell = cell_of(arguments.cell, overrides)
     if arguments.out is not None:
         keep(cell, arguments.cell, overrides, arguments.out)
+        return
     suite, seeds, factors = load_suite(arguments.suite), arguments.seeds, arguments.lr
     pairs: dict[float, list[Pair]] = {factor: [] for factor in factors}
     print(f"{'lr':24}" + "".join(f"{factor:>22g}" for factor in factors))
@@ -77,7 +84,9 @@ def main() -> None:
             continue
         theirs = baseline_results(suite, task, seeds)[TUNED].runs.rows(slice(seeds))
         settings = np.repeat(np.array(factors, np.float32), seeds)
-        runs = train(task, lambda lr, steps: as_optax(cell, steps, lr), settings, list(range(seeds)) * len(factors))
+        names = task.build().names
+        which = list(range(seeds)) * len(factors)
+        runs = train(task, lambda lr, steps, names=names: as_optax(cell, steps, names, lr), settings, which)
         cells = []
         for place, factor in enumerate(factors):
             ours = runs.rows(slice(place * seeds, (place + 1) * seeds))

@@ -94,45 +94,17 @@ def optax_step(ref: str, shapes: Shapes) -> Step:
 
 
 def onnx_step(ref: str, shapes: Shapes) -> Step:
-    import numpy as np
-    import onnxruntime
-
     import mnemo_compile as mnemo
-    from mnemo_compile.step import shape_numbers
+    from mnemo_compile.exporters import exporter_of
 
+    params, grads = _arrays(shapes)
     with tempfile.TemporaryDirectory() as folder:
         mnemo.export(ref, "onnx", folder)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
-        # What a run has needed is given back after it, so that it can be seen.
-        options.enable_mem_pattern = options.enable_cpu_mem_arena = False
-        init, share, update = (
-            onnxruntime.InferenceSession(str(path), options) if path.exists() else None
-            for path in (pathlib.Path(folder) / "onnx" / f"{name}.onnx" for name in ("init", "share", "update"))
-        )
-    params, grads = _arrays(shapes)
-
-    def run(session: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        names = [output.name for output in session.get_outputs()]
-        given = {value.name: inputs[value.name] for value in session.get_inputs()}
-        return dict(zip(names, session.run(names, given), strict=True))
-
-    held, fixed = [], []
-    for shape, param, grad in zip(shapes, params, grads, strict=True):
-        numbers = {**shape_numbers(shape), "total_steps": 0, "lr": 1, "weight_decay": 0}
-        fixed.append({"grad": grad.reshape(-1)} | {k: np.array(v, np.float32) for k, v in numbers.items()})
-        held.append({"param": param.reshape(-1), **run(init, {"param": param.reshape(-1)})})
+        exported = exporter_of("onnx").open(mnemo.load(ref), pathlib.Path(folder) / "onnx")
+        # Sessions hold the models after this.
+        rollout = exported.start(params, lr=1.0, weight_decay=0.0, total_steps=None)
     params.clear()
-
-    def step() -> None:
-        # What the tensors tell each other, where they do, before each step.
-        terms = [] if share is None else [run(share, mine | given) for mine, given in zip(held, fixed, strict=True)]
-        sums = {name: np.asarray(sum(each[name] for each in terms), np.float32) for name in terms[0]} if terms else {}
-        for place, (mine, given) in enumerate(zip(held, fixed, strict=True)):
-            results = run(update, mine | given | sums)
-            held[place] = {name: np.asarray(results[f"next.{name}"]) for name in mine}
-
-    return step
+    return lambda: rollout.step(grads)
 
 
 TARGETS: dict[str, Callable[[str, Shapes], Step]] = {

@@ -1,6 +1,6 @@
-"""The whole of it in minutes: meta-train, export, and train a Vision Transformer on digits with the result.
+"""The whole of it in minutes: meta-train, export, and train a GPT and a Vision Transformer with the result.
 
-Shows the main job on real images, beside AdamW at its default rate and at the best of a grid.
+One optimizer with nothing tuned stands beside AdamW and Muon, each over a grid of rates.
 
     make demo
 """
@@ -12,9 +12,10 @@ import math
 import pathlib
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rich.console
@@ -23,82 +24,163 @@ import torch
 from torch import nn
 
 MODEL = "mnemosyne-base"
-STEPS = 400
-BATCH = 64
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-HELD_OUT = 360
+WARM_UP = 0.05
+"""Fraction of the steps over which the rates of AdamW and Muon grow; then they fall as a cosine to zero."""
+DECAY = 0.1
+"""Weight decay of AdamW and Muon."""
+RATES = {"AdamW": (3e-4, 1e-3, 3e-3, 1e-2), "Muon": (1e-3, 3e-3, 1e-2, 3e-2)}
 console = rich.console.Console(soft_wrap=True)
 
 
-class VisionTransformer(nn.Module):
-    """Two pre-norm blocks of width 32 on the sixteen 2×2 patches of an 8×8 image."""
+class Transformer(nn.Module):
+    """Pre-norm blocks between an embedding and a head."""
 
-    def __init__(self, width: int = 32, depth: int = 2):
+    def __init__(self, embedding: nn.Module, places: int, width: int, depth: int, outputs: int, *, causal: bool):
         super().__init__()
-        self.embed = nn.Linear(4, width)
-        self.position = nn.Parameter(0.02 * torch.randn(16, width))
+        self.embedding = embedding
+        self.position_embedding = nn.Parameter(0.02 * torch.randn(places, width))
         layer = nn.TransformerEncoderLayer(
-            width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            width, 4, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.blocks = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 10)
+        self.head = nn.Linear(width, outputs)
+        self.mask = nn.Transformer.generate_square_subsequent_mask(places) if causal else None
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        patches = images.view(-1, 4, 2, 4, 2).transpose(2, 3).reshape(-1, 16, 4)
-        return self.head(self.norm(self.blocks(self.embed(patches) + self.position)).mean(dim=1))
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(inputs) + self.position_embedding
+        x = self.norm(self.blocks(x, mask=self.mask, is_causal=self.mask is not None))
+        return self.head(x if self.mask is not None else x.mean(dim=1))
 
 
-def load_digits() -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    """Training and validation images of scikit-learn's digits."""
+class Task(NamedTuple):
+    """A network, its data and its number of steps."""
+
+    title: str
+    steps: int
+    build: Callable[[], nn.Module]
+    batch: Callable[[torch.Generator], tuple[torch.Tensor, torch.Tensor]]
+    """Inputs and targets of a step."""
+    held_out: tuple[torch.Tensor, torch.Tensor]
+
+
+def gpt(steps: int) -> Task:
+    """A decoder over the bytes of the interpreter's sources."""
+    width, context, batch = 96, 64, 16
+    files = sorted(pathlib.Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    text = torch.tensor(np.frombuffer(b"".join(file.read_bytes() for file in files), np.uint8).astype(np.int64))
+    cut = len(text) * 97 // 100
+    columns = torch.arange(context + 1)
+
+    def windows(low: int, high: int, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        starts = torch.randint(low, high - context - 1, (count, 1), generator=generator)
+        rows = text[starts + columns]
+        return rows[:, :-1], rows[:, 1:]
+
+    def build() -> nn.Module:
+        embedding = nn.Embedding(256, width)
+        nn.init.normal_(embedding.weight, std=0.02)
+        return Transformer(embedding, context, width, 3, 256, causal=True)
+
+    return Task(
+        title="A GPT on Python sources",
+        steps=steps,
+        build=build,
+        batch=lambda generator: windows(0, cut, batch, generator),
+        held_out=windows(cut, len(text), 128, torch.Generator().manual_seed(0)),
+    )
+
+
+def vision_transformer(steps: int) -> Task:
+    """A Vision Transformer on the sixteen 2×2 patches of scikit-learn's digits."""
     from sklearn.datasets import load_digits
 
+    width, held_out = 48, 360
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(1).permutation(len(labels))
     x = torch.tensor((images[order] - 4.9) / 6.0, dtype=torch.float32)
+    x = x.view(-1, 4, 2, 4, 2).transpose(2, 3).reshape(-1, 16, 4)
     y = torch.tensor(labels[order], dtype=torch.int64)
-    return (x[HELD_OUT:], y[HELD_OUT:]), (x[:HELD_OUT], y[:HELD_OUT])
+
+    def batch(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        index = torch.randint(held_out, len(x), (64,), generator=generator)
+        return x[index], y[index]
+
+    return Task(
+        title="A Vision Transformer on digits",
+        steps=steps,
+        build=lambda: Transformer(nn.Linear(4, width), 16, width, 3, 10, causal=False),
+        batch=batch,
+        held_out=(x[:held_out], y[:held_out]),
+    )
 
 
-def train(make: Callable[[nn.Module], tuple[torch.optim.Optimizer, Any]], seed: int) -> dict[str, Any]:
-    """Trains the network from the start that the seed gives; its losses, accuracy and seconds."""
-    torch.manual_seed(seed)
-    model = VisionTransformer()
-    (x, y), (held_x, held_y) = load_digits()
-    order = torch.Generator().manual_seed(seed)
-    optimizer, schedule = make(model)
-    losses, in_optimizer, started = [], 0.0, time.perf_counter()
-    for _ in range(STEPS):
-        index = torch.randint(len(x), (BATCH,), generator=order)
-        loss = nn.functional.cross_entropy(model(x[index]), y[index])
-        optimizer.zero_grad()
+MakeOptimizers = Callable[[nn.Module, int], list[torch.optim.Optimizer]]
+"""The optimizers of a network that trains for this many steps."""
+
+
+def train(task: Task, make: MakeOptimizers, *, has_schedule: bool) -> dict[str, Any]:
+    """Trains the network of a task. Returns losses, held-out loss, and the time of the optimizer."""
+    torch.manual_seed(0)
+    model = task.build()
+    generator = torch.Generator().manual_seed(0)
+    optimizers = make(model, task.steps)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(each, schedule(task.steps)) for each in optimizers if has_schedule]
+    losses, in_optimizer = [], 0.0
+    started = time.perf_counter()
+    for _ in range(task.steps):
+        inputs, targets = task.batch(generator)
+        loss = loss_of(model, inputs, targets)
+        model.zero_grad()
         loss.backward()
         began = time.perf_counter()
-        optimizer.step()
+        for each in (*optimizers, *schedules):
+            each.step()
         in_optimizer += time.perf_counter() - began
-        if schedule is not None:
-            schedule.step()
         losses.append(loss.item())
     seconds = time.perf_counter() - started
     model.eval()
     with torch.no_grad():
-        logits = model(held_x)
+        held_out = float(loss_of(model, *task.held_out))
     return {
         "losses": losses,
-        "final": float(np.mean(losses[-STEPS // 10 :])),
-        "validation_loss": float(nn.functional.cross_entropy(logits, held_y)),
-        "accuracy": float((logits.argmax(1) == held_y).float().mean()),
-        "seconds": seconds,
-        "step_ms": 1e3 * in_optimizer / STEPS,
+        "validation_loss": held_out if math.isfinite(held_out) else math.inf,
+        "share_of_step": in_optimizer / seconds,
     }
 
 
-def adamw(rate: float, cosine: bool) -> Callable[[nn.Module], tuple[torch.optim.Optimizer, Any]]:
-    """AdamW at a rate that is constant or falls to zero over the run."""
+def loss_of(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy over all places."""
+    logits = model(inputs)
+    return nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
 
-    def make(model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS) if cosine else None
+
+def schedule(steps: int) -> Callable[[int], float]:
+    """Linear warm-up, then a cosine to zero."""
+
+    def factor(step: int) -> float:
+        return min((step + 1) / (WARM_UP * steps), 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+    return factor
+
+
+def adamw(rate: float) -> MakeOptimizers:
+    """AdamW at this rate."""
+    return lambda model, steps: [torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=DECAY)]
+
+
+def muon(rate: float) -> MakeOptimizers:
+    """Muon at this rate for matrices inside the network, and AdamW at 3e-3 for all else, as its author advises."""
+
+    def make(model: nn.Module, steps: int) -> list[torch.optim.Optimizer]:
+        named = list(model.named_parameters())
+        inner = [p for name, p in named if name.startswith("blocks.") and p.ndim == 2]
+        ids = set(map(id, inner))
+        others = [p for _, p in named if id(p) not in ids]
+        return [
+            torch.optim.Muon(inner, lr=rate, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=3e-3, weight_decay=DECAY),
+        ]
 
     return make
 
@@ -128,33 +210,31 @@ def agreement(package: Any, exported: pathlib.Path) -> list[tuple[str, float]]:
     import jax.numpy as jnp
     import onnxruntime
 
-    random = np.random.default_rng(0)
+    total, random = 100, np.random.default_rng(0)
     # Small parameters, so that their own rounding does not hide the step.
     start, grad = (scale * random.normal(size=(48, 40)).astype(np.float32) for scale in (np.float32(1e-3), 1))
 
     param = nn.Parameter(torch.tensor(start.copy()))
     param.grad = torch.tensor(grad)
-    package.Mnemosyne([param], total_steps=STEPS).step()
+    package.Mnemosyne([param], total_steps=total).step()
     moved = param.detach().numpy() - start
 
     optax_package = load_package(package_in(exported / "optax"), "optax_export")
-    transformation = optax_package.mnemosyne(total_steps=STEPS)
+    transformation = optax_package.mnemosyne(total_steps=total)
     updates, _ = transformation.update(jnp.asarray(grad), transformation.init(jnp.asarray(start)), jnp.asarray(start))
 
-    session = onnxruntime.InferenceSession(str(exported / "onnx" / "update.onnx"))
+    session = onnxruntime.InferenceSession(str(exported / "onnx" / "update_matrix.onnx"))
     given = {
-        "param": start.ravel(),
-        "grad": grad.ravel(),
-        "matrix": 1,
-        "aspect": 48 / 40,
+        "param": start[None],
+        "grad": grad[None],
         "role": 1,  # a matrix
-        "network.matrices": 1,
-        "total_steps": STEPS,
+        "total_steps": total,
         "lr": 1,
+        "pretrained": -1,
     }
     inputs = {}
     for node in session.get_inputs():
-        shape = [start.size if isinstance(size, str) else size for size in node.shape]
+        shape = start[None].shape if "rows" in node.shape else node.shape
         dtype = np.int64 if "int64" in node.type else np.float32
         inputs[node.name] = np.asarray(given.get(node.name, np.zeros(shape)), dtype)
     after = np.asarray(session.run(["next.param"], inputs)[0])
@@ -165,37 +245,51 @@ def agreement(package: Any, exported: pathlib.Path) -> list[tuple[str, float]]:
     return [("optax", difference(np.asarray(updates))), ("onnxruntime", difference(after.reshape(48, 40) - start))]
 
 
-def draw(curves: dict[str, list[list[float]]], path: pathlib.Path) -> None:
-    """Smoothed training loss against steps, a line a seed."""
+def draw(results: dict[str, dict[str, list[float]]], path: pathlib.Path) -> None:
+    """Smoothed training loss against steps, a panel per task."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(5.5 * len(results), 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for index, (name, runs) in enumerate(curves.items()):
-        for number, losses in enumerate(runs):
+    for axes, (title, curves) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
+        for name, losses in curves.items():
             smooth = [np.mean(losses[max(0, t - 9) : t + 1]) for t in range(len(losses))]
-            axes.plot(smooth, color=f"C{index}", alpha=0.8, label=name if number == 0 else None)
-    axes.set(
-        yscale="log", xlabel="step", ylabel="training loss (mean of 10 steps)", title="A Vision Transformer on digits"
-    )
-    axes.grid(alpha=0.3)
-    axes.legend()
+            axes.plot(smooth, alpha=0.8, label=name)
+        axes.set(yscale="log", xlabel="step", ylabel="training loss (mean of 10 steps)", title=title)
+        axes.grid(alpha=0.3)
+        axes.legend()
     figure.savefig(path, dpi=130)
 
 
-def mean(runs: list[dict[str, Any]], key: str) -> float:
-    """Over seeds; infinite where a run diverged."""
-    value = float(np.mean([run[key] for run in runs]))
-    return value if math.isfinite(value) else math.inf
+def compare(task: Task, package: Any) -> dict[str, dict[str, Any]]:
+    """The optimizers on a task, by name: ours with nothing tuned, the others at the best rate of their grids."""
+    console.rule(task.title)
+    runs: dict[str, dict[str, Any]] = {}
+
+    def run(name: str, make: MakeOptimizers, *, has_schedule: bool) -> dict[str, Any]:
+        result = train(task, make, has_schedule=has_schedule)
+        console.print(f"{name}: validation loss {result['validation_loss']:.4f}")
+        return result
+
+    def ours(model: nn.Module, steps: int) -> list[torch.optim.Optimizer]:
+        return [package.Mnemosyne(model.named_parameters(), total_steps=steps)]
+
+    runs[f"{MODEL}, nothing tuned"] = run(MODEL, ours, has_schedule=False)
+    for name, make in (("AdamW", adamw), ("Muon", muon)):
+        grid = {rate: run(f"{name}, rate {rate:g}", make(rate), has_schedule=True) for rate in RATES[name]}
+        best = min(grid, key=lambda rate: grid[rate]["validation_loss"])
+        runs[f"{name}, best of {len(grid)} rates ({best:g})"] = grid[best]
+        if name == "AdamW":
+            runs["AdamW at 1e-3"] = grid[1e-3]
+    return runs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Meta-train, export, and train with the result.")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("demo"))
     parser.add_argument("--minutes", type=float, default=1.0, help="of meta-training")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=300, help="of each training")
     arguments = parser.parse_args()
     out: pathlib.Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
@@ -208,47 +302,36 @@ def main() -> None:
     console.rule(f"2. Export the zoo's {MODEL}, verified")
     exported = out / "export"
     mnemo("export", MODEL, "--target", "all", "--out", str(exported))
-
-    console.rule("3. Train a Vision Transformer on digits")
     package = load_package(package_in(exported / "torch"), "torch_export")
-    seeds = range(arguments.seeds)
-    ours = [train(lambda model: (package.Mnemosyne(model.parameters(), total_steps=STEPS), None), s) for s in seeds]
-    console.print(f"{MODEL}: final training loss {mean(ours, 'final'):.4f}")
-    grid = {}
-    for cosine in (False, True):
-        for rate in RATES:
-            runs = grid[rate, cosine] = [train(adamw(rate, cosine), s) for s in seeds]
-            shown = f"AdamW, rate {rate:g}, {'cosine' if cosine else 'constant'}"
-            console.print(f"{shown}: final training loss {mean(runs, 'final'):.4f}")
 
-    best = min(grid, key=lambda setting: mean(grid[setting], "final"))
-    rows = {
-        f"{MODEL}, nothing tuned": ours,
-        "AdamW, its default rate 1e-3": grid[1e-3, False],
-        f"AdamW, best of {len(grid)} ({best[0]:g}, {'cosine' if best[1] else 'constant'})": grid[best],
-    }
-
-    console.rule("4. The same step in optax and onnxruntime")
-    differences = agreement(package, exported)
-    for target, difference in differences:
+    console.rule("3. The same step in optax and onnxruntime")
+    for target, difference in agreement(package, exported):
         console.print(f"{target}: differs from PyTorch by {difference:.1e} of the step")
 
+    tasks = [gpt(arguments.steps), vision_transformer(arguments.steps)]
+    results = {task.title: compare(task, package) for task in tasks}
+
     console.rule("Result")
-    table = rich.table.Table(title=f"{STEPS} steps, mean of {len(seeds)} seeds")
-    columns = ("optimizer", "final training loss", "validation loss", "accuracy", "ms per step")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "optimizer" else "right")
-    for name, runs in rows.items():
-        table.add_row(
-            name,
-            f"{mean(runs, 'final'):.4f}",
-            f"{mean(runs, 'validation_loss'):.4f}",
-            f"{mean(runs, 'accuracy'):.1%}",
-            f"{mean(runs, 'step_ms'):.2f}",
-        )
+    table = rich.table.Table(title=f"Validation loss after {arguments.steps} steps")
+    table.add_column("optimizer")
+    for title in results:
+        table.add_column(title, justify="right")
+        table.add_column("optimizer's time", justify="right")
+    for place in range(len(next(iter(results.values())))):
+        cells: list[str] = []
+        for runs in results.values():
+            result = list(runs.values())[place]
+            cells += [f"{result['validation_loss']:.4f}", f"{result['share_of_step']:.0%}"]
+        table.add_row(" / ".join(dict.fromkeys(list(runs)[place] for runs in results.values())), *cells)
     console.print(table)
-    draw({name: [run["losses"] for run in runs] for name, runs in rows.items()}, out / "demo.png")
-    summary = {name: {key: mean(runs, key) for key in runs[0] if key != "losses"} for name, runs in rows.items()}
+    draw(
+        {title: {name: run["losses"] for name, run in runs.items()} for title, runs in results.items()},
+        out / "demo.png",
+    )
+    summary = {
+        title: {name: {key: value for key, value in run.items() if key != "losses"} for name, run in runs.items()}
+        for title, runs in results.items()
+    }
     (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n")
     console.print(f"Curves: {out / 'demo.png'}. All of it took {time.perf_counter() - started:.0f} s.\n")
     console.print("Next:")

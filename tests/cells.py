@@ -8,8 +8,18 @@ import hypothesis.strategies as st
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mnemo_compile.cell import AbstractCell, cell_config, Chunks, MemorySlot, Rows, sum_of_squares, Tensors
-from mnemo_compile.step import Role, ROLES
+from mnemo_compile.cell import (
+    AbstractCell,
+    cell_config,
+    Chunks,
+    Composition,
+    MemorySlot,
+    Rows,
+    sum_of_squares,
+    Tensors,
+    Tiles,
+)
+from mnemo_compile.step import Role, ROLES, TILED
 from tests.helpers import learned, learned_cell
 
 Named = dict[str, Array]
@@ -28,15 +38,12 @@ class Bare(AbstractCell):
     sample_chunks: int = eqx.field(static=True, default=2)
     memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True, default=())
 
-    def measure(self, grad: Array) -> Named:
+    def measure(self, param: Array, grad: Array) -> Named:
         return {"sum": jnp.sum(grad, axis=1)}
 
     def decode(self, chunks: Chunks, context: Rows) -> tuple[Array, Named]:
         size = jnp.abs(chunks.grad)
-        return jnp.log1p(size) * jnp.sign(jnp.where(size > 1e-30, chunks.grad, 0)), {}
-
-    def scale(self, context: Rows, direction: Rows) -> Array:
-        return 0.01 * jnp.ones_like(direction["count"])
+        return 0.01 * jnp.log1p(size) * jnp.sign(jnp.where(size > 1e-30, chunks.grad, 0)), {}
 
 
 class Trio(AbstractCell):
@@ -49,7 +56,7 @@ class Trio(AbstractCell):
     sample_chunks: int = eqx.field(static=True, default=2)
     memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True, default=(MemorySlot("three", (3,)),))
 
-    def measure(self, grad: Array) -> Named:
+    def measure(self, param: Array, grad: Array) -> Named:
         return {"largest": jnp.max(jnp.abs(grad), axis=1)}
 
     def recall(self, tensors: Tensors) -> tuple[Named, Named]:
@@ -60,10 +67,7 @@ class Trio(AbstractCell):
         three = chunks.memory["three"] * self.rates + (1 - self.rates) * grad[..., None]
         mixed = jnp.tanh(jnp.einsum("rck,kj->rcj", three, self.mix))
         sign = jnp.where((param > 0) & jnp.logical_not(grad == 0), jnp.sign(param), -jnp.floor(grad))
-        return jnp.max(mixed, axis=2) + 0.01 * sign, {"three": three}
-
-    def scale(self, context: Rows, direction: Rows) -> Array:
-        return 0.1 * context["size"]
+        return 0.1 * context["size"][:, None] * (jnp.max(mixed, axis=2) + 0.01 * sign), {"three": three}
 
 
 class Tracks(AbstractCell):
@@ -80,7 +84,7 @@ class Tracks(AbstractCell):
     def initial_state(self) -> Named:
         return {"decay": jnp.array([0.5, 0.9, 0.99]), "lowest": jnp.array(jnp.inf)}
 
-    def measure(self, grad: Array) -> Named:
+    def measure(self, param: Array, grad: Array) -> Named:
         return {"square": jnp.sum(grad * grad, axis=1), "largest": jnp.max(jnp.abs(grad), axis=1)}
 
     def encode(self, chunks: Chunks, tensors: Tensors) -> Named:
@@ -93,7 +97,7 @@ class Tracks(AbstractCell):
         level = log_mean_square(tensors)
         mixed = jnp.einsum("ij,tj->ti", self.mixing, jnp.tanh(summary["tracks"] / summary["count"][:, None]))
         weight = mixed / summary["chunks"][:, None] + jnp.sin(tensors.clock["step"])[:, None]
-        context = {"weight": weight, "level": level, "decay": decay}
+        context = {"weight": weight, "size": 0.01 / (1.5 + level), "decay": decay}
         return context, {"decay": 0.9 * decay + 0.05, "lowest": jnp.minimum(tensors.state["lowest"], level)}
 
     def decode(self, chunks: Chunks, context: Rows) -> tuple[Array, Named]:
@@ -101,11 +105,8 @@ class Tracks(AbstractCell):
         tracks = context["decay"][:, None, :] * memory["tracks"] + jnp.expm1(small)[:, :, None]
         outer = 0.5 * memory["outer"] + jnp.stack([small, param], axis=2)[:, :, None, :]
         pulled = jnp.einsum("clk,ck->cl", tracks, context["weight"]) + jnp.max(outer, axis=(2, 3))
-        direction = jnp.where(jnp.abs(small) >= 1e-3, pulled, param)
+        direction = context["size"][:, None] * jnp.where(jnp.abs(small) >= 1e-3, pulled, param)
         return direction, {"tracks": tracks, "outer": outer, "seen": memory["seen"] + jnp.abs(small)}
-
-    def scale(self, context: Rows, direction: Rows) -> Array:
-        return 0.01 / (1 + jnp.sqrt(direction["square"] / direction["count"]) + context["level"])
 
 
 OWN: tuple[Role, ...] = ("vector", "embedding")
@@ -131,7 +132,7 @@ class Levels(AbstractCell):
     def initial_state(self) -> Named:
         return {"loudest": jnp.zeros(2)}
 
-    def measure(self, grad: Array) -> Named:
+    def measure(self, param: Array, grad: Array) -> Named:
         return {"square": sum_of_squares(grad), "places": grad * grad}
 
     def encode(self, chunks: Chunks, tensors: Tensors) -> Named:
@@ -175,10 +176,53 @@ class Levels(AbstractCell):
         tokens = 0.7 * memory["tokens"] + jnp.stack([seen, jnp.tanh(seen)], axis=1)
         root = jnp.sqrt(energy + 0.01)[:, None]
         direction = (narrow + 0.1 * pair[:, :, 0] - own + 0.01 * pair[:, :, 1]) / (root + 0.1 * tokens[:, 1, 2:])
-        return direction, {"narrow": narrow, "pair": pair, "own": own, "energy": energy, "tokens": tokens}
+        step = 0.01 * context["size"][:, None] * direction
+        return step, {"narrow": narrow, "pair": pair, "own": own, "energy": energy, "tokens": tokens}
 
-    def scale(self, context: Rows, direction: Rows) -> Array:
-        return 0.01 * context["size"] / (1 + jnp.sqrt(direction["square"] / direction["count"]))
+    def decay(self, context: Rows, clock: Rows) -> Array:
+        return 0.01 * context["size"]
+
+
+class Tiled(AbstractCell):
+    """Two memories of the gradient, one of them in bfloat16, small tiles, and a step that depends on the tensor."""
+
+    rate: Array = eqx.field(default_factory=lambda: jnp.array(0.9))
+    """An array, so that memory is never halfway between two numbers of bfloat16."""
+    config: Any = eqx.field(static=True, default=None)
+    chunk_length: int = eqx.field(static=True, default=8)
+    sample_chunks: int = eqx.field(static=True, default=3)
+    memory_slots: tuple[MemorySlot, ...] = eqx.field(
+        static=True,
+        default=(
+            MemorySlot("fast"),
+            MemorySlot("slow", dtype="bfloat16"),
+            MemorySlot("square", roles=("vector", "embedding", "head")),
+        ),
+    )
+
+    @property
+    def tile(self) -> int:
+        return 12
+
+    def measure(self, param: Array, grad: Array) -> Named:
+        return {"square": sum_of_squares(grad), "size": jnp.sum(jnp.abs(param), axis=1)}
+
+    def recall(self, tensors: Tensors) -> tuple[Named, Named]:
+        size = tensors.moments["size"] / tensors.shape["coordinates"]
+        return {"step": 0.1 * (size + 0.1) / (1 + 0.1 * tensors.clock["step"])}, {}
+
+    def decode(self, chunks: Chunks, context: Rows) -> tuple[Array, Named]:
+        fast, slow = self._averages(chunks.grad, chunks.memory)
+        square = 0.9 * chunks.memory["square"] + chunks.grad * chunks.grad
+        direction = (fast + 0.1 * slow) / (jnp.sqrt(square) + 1e-20)
+        return context["step"][:, None] * direction, {"fast": fast, "slow": slow, "square": square}
+
+    def compose(self, tiles: Tiles, context: Rows) -> Composition:
+        fast, slow = self._averages(tiles.grad, tiles.memory)
+        return Composition(fast + 0.1 * slow, {"fast": fast, "slow": slow}, context["step"])
+
+    def _averages(self, grad: Array, memory: Rows) -> tuple[Array, Array]:
+        return 0.5 * memory["fast"] + grad, self.rate * memory["slow"] + (1 - self.rate) * grad
 
 
 EVERYTHING = {
@@ -197,16 +241,7 @@ EVERYTHING = {
     "agreement": True,
     "role_aware": True,
     "adaptation": 0.5,
-    "prior": {
-        "nesterov": 0.4,
-        "cautious": 0.5,
-        "warm_up": 0.1,
-        "reference_horizon": 10,
-        "reference_matrices": 2,
-        "reference_width": 3,
-        "signal_to_noise": 0.5,
-        "annealing": "linear",
-    },
+    "prior": {"tile": 12, "nesterov": 0.3, "guard": 0.5, "warm_up": 0.2, "annealing": "linear", "last_step": 0.1},
 }
 """Mnemosyne with every variation that the default one lacks."""
 
@@ -215,13 +250,12 @@ EVERYTHING = {
 def priors(draw: st.DrawFn) -> dict[str, Any]:
     """Settings of any prior."""
     return {
+        "tile": draw(st.sampled_from([0, 3, 7])),
         "nesterov": draw(st.sampled_from([0.0, 0.4])),
-        "cautious": draw(st.sampled_from([0.0, 0.5])),
+        "guard": draw(st.sampled_from([0.0, 0.25])),
         "warm_up": draw(st.sampled_from([0.02, 0.2])),
-        "reference_horizon": draw(st.sampled_from([0, 10])),
-        "reference_matrices": draw(st.sampled_from([0, 1])),
-        "reference_width": draw(st.sampled_from([0, 2])),
-        "signal_to_noise": draw(st.sampled_from([0.0, 0.5, 1.0])),
+        "last_step": draw(st.sampled_from([0.01, 0.5])),
+        "pretrained": draw(st.sampled_from([0.25, 1.0])),
         "annealing": draw(st.sampled_from(["cosine", "linear"])),
     }
 
@@ -230,7 +264,9 @@ def priors(draw: st.DrawFn) -> dict[str, Any]:
 def variants(draw: st.DrawFn) -> dict[str, Any]:
     """A configuration of Mnemosyne of any variant, with small sizes."""
     momentum = draw(st.sampled_from([[], [0.9], [0.9, 0.98], [0.5, 0.9, 0.99]]))
-    roles = draw(st.one_of(st.just([]), st.lists(st.sampled_from(ROLES), unique=True))) if momentum else []
+    prior = draw(priors())
+    own = [role for role in ROLES if not (prior["tile"] and role in TILED)]
+    roles = draw(st.one_of(st.just([]), st.lists(st.sampled_from(own), unique=True))) if momentum else []
     return {
         "kind": "mnemosyne",
         "chunk_length": 8,
@@ -252,7 +288,8 @@ def variants(draw: st.DrawFn) -> dict[str, Any]:
         "agreement": bool(momentum) and draw(st.booleans()),
         "role_aware": draw(st.booleans()),
         "adaptation": draw(st.sampled_from([0.0, 0.5])),
-        "prior": draw(priors()),
+        "network": draw(st.sampled_from([True, True, False])),
+        "prior": prior,
     }
 
 
@@ -261,7 +298,7 @@ def cell_of(kind: str) -> AbstractCell:
     """The cell of this name, with random weights if it is a Mnemosyne."""
     if kind == "everything":
         return learned(cell_config(EVERYTHING).build())
-    made = {"bare": Bare, "trio": Trio, "tracks": Tracks, "levels": Levels}
+    made = {"bare": Bare, "trio": Trio, "tracks": Tracks, "levels": Levels, "tiled": Tiled}
     if kind in made:
         return made[kind]()
     if kind == "lstm":

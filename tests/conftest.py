@@ -41,9 +41,12 @@ def freeze_small() -> Freeze:
 
     def freeze_seeded(seed: int = 0, name: str = "small-cell", version: str = "1.0.0") -> FrozenCell:
         random = np.random.default_rng(seed)
-        weights = {
-            key: random.normal(size=value.shape).astype(value.dtype) for key, value in cell_weights(template).items()
-        }
+        weights = {}
+        for key, value in cell_weights(template).items():
+            noise = random.normal(size=value.shape)
+            # Steps of any size would diverge, and so would directions of any discount.
+            is_bounded = key.startswith(("prior.", "direction."))
+            weights[key] = (value + 0.1 * noise if is_bounded else noise).astype(value.dtype)
         training = Training(
             command="mnemo meta-train tiny --minutes 5",
             preset="tiny",

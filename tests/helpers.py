@@ -26,11 +26,6 @@ def learned(cell: AbstractCell, seed: int = 0) -> AbstractCell:
     return structure.unflatten(noisy)
 
 
-def layout_of(cell: AbstractCell, shapes: Sequence[tuple[int, ...]]) -> Layout:
-    """The layout of tensors of these shapes."""
-    return Layout(tuple(shapes), cell.chunk_length, cell.sample_chunks)
-
-
 def normal(seed: int, shapes: Sequence[tuple[int, ...]], scale: float = 1.0) -> list[jax.Array]:
     """Tensors of standard normal numbers times `scale`."""
     random = np.random.default_rng(seed)
@@ -56,6 +51,12 @@ def jitted_pack(layout: Layout, tensors: Sequence[jax.Array]) -> jax.Array:
     return reference.pack(layout, tensors)
 
 
+@eqx.filter_jit
+def jitted_unpack(layout: Layout, rows: jax.Array) -> list[jax.Array]:
+    """The tensors in rows of chunks, compiled once per layout."""
+    return reference.unpack(layout, rows)
+
+
 def trajectory(
     cell: AbstractCell,
     shapes: Sequence[tuple[int, ...]],
@@ -65,14 +66,17 @@ def trajectory(
     lr: float = 1.0,
     weight_decay: float = 0.0,
     total_steps: float = 0.0,
+    pretrained: float = -1.0,
+    state: reference.OptimizerState | None = None,
 ) -> tuple[list[jax.Array], reference.OptimizerState]:
-    """Parameters and state after the reference steps of a history of gradients."""
-    layout = layout_of(cell, shapes)
-    hyper = {"lr": jnp.array(lr), "weight_decay": jnp.array(weight_decay), "total_steps": jnp.array(total_steps)}
-    packed, state = jitted_pack(layout, params), reference.init(cell, layout)
+    """Parameters and state after the reference steps of a history of gradients, from the first step or from a state."""
+    layout = reference.layout_of(cell, shapes)
+    options = {"lr": lr, "weight_decay": weight_decay, "total_steps": total_steps, "pretrained": pretrained}
+    hyper = {name: jnp.array(float(value)) for name, value in options.items()}
+    packed, state = jitted_pack(layout, params), reference.init(cell, layout) if state is None else state
     for grads in history:
         packed, state = jitted_step(cell, layout, packed, jitted_pack(layout, grads), state, hyper)
-    return reference.unpack(layout, packed), state
+    return jitted_unpack(layout, packed), state
 
 
 def relative(a: jax.Array, b: jax.Array) -> float:

@@ -59,9 +59,8 @@ class Erf(AbstractCell):
     chunk_length: int = eqx.field(static=True, default=8)
     sample_chunks: int = eqx.field(static=True, default=2)
     memory_slots: tuple = eqx.field(static=True, default=())
-    def measure(self, grad): return {"sum": jnp.sum(grad, axis=1)}
+    def measure(self, param, grad): return {"sum": jnp.sum(grad, axis=1)}
     def decode(self, chunks, context): return jax.lax.erf(chunks.grad), {}
-    def scale(self, context, direction): return jnp.ones_like(direction["count"])
 
 exporter_of("numpy").text(types.SimpleNamespace(name="x", version="1.0.0", digest="0"), compile_cell(Erf()))
 """

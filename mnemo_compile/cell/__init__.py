@@ -10,10 +10,16 @@ from ._config import (
     config_class as config_class,
     register_cell as register_cell,
 )
-from ._interface import AbstractCell as AbstractCell, OPTIONAL as OPTIONAL
+from ._interface import AbstractCell as AbstractCell, DECAY as DECAY, OPTIONAL as OPTIONAL
 from ._lstm import LSTM as LSTM, LSTMConfig as LSTMConfig
 from ._moments import sum_of_squares as sum_of_squares
-from ._records import Chunks as Chunks, Rows as Rows, Tensors as Tensors
+from ._records import (
+    Chunks as Chunks,
+    Composition as Composition,
+    Rows as Rows,
+    Tensors as Tensors,
+    Tiles as Tiles,
+)
 from ._weights import cell_weights as cell_weights, weight_name as weight_name, with_weights as with_weights
 from .mnemosyne import (
     AssociativeMemory as AssociativeMemory,

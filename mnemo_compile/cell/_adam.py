@@ -60,7 +60,9 @@ class Adam(AbstractCell):
     def initial_state(self) -> dict[str, Float[Array, "..."]]:
         return {"first_weight": jnp.zeros(()), "second_weight": jnp.zeros(())}
 
-    def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, " chunks"]]:
+    def measure(
+        self, param: Float[Array, "chunks length"], grad: Float[Array, "chunks length"]
+    ) -> dict[str, Float[Array, " chunks"]]:
         return {"square": sum_of_squares(grad)}
 
     def recall(
@@ -80,7 +82,8 @@ class Adam(AbstractCell):
         second = second + self.second_gap * (grad * grad - second)
         unbiased_first = first * context["unbias_first"][:, None]
         unbiased_second = second * context["unbias_second"][:, None]
-        return unbiased_first / (jnp.sqrt(unbiased_second) + self.epsilon), {"first": first, "second": second}
+        direction = self.learning_rate * (unbiased_first / (jnp.sqrt(unbiased_second) + self.epsilon))
+        return direction, {"first": first, "second": second}
 
-    def scale(self, context: Rows, direction: Rows) -> Float[Array, " rows"]:
-        return jnp.broadcast_to(self.learning_rate, context["unbias_first"].shape)
+    def decay(self, context: Rows, clock: Rows) -> Float[Array, " rows"]:
+        return jnp.broadcast_to(self.learning_rate, clock["step"].shape)

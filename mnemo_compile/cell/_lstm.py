@@ -86,7 +86,9 @@ class LSTM(AbstractCell):
         slots = ("first_hidden", "first_carried", "second_hidden", "second_carried")
         self.memory_slots = tuple(MemorySlot(name, (config.hidden,)) for name in slots)
 
-    def measure(self, grad: Float[Array, "chunks length"]) -> dict[str, Float[Array, " chunks"]]:
+    def measure(
+        self, param: Float[Array, "chunks length"], grad: Float[Array, "chunks length"]
+    ) -> dict[str, Float[Array, " chunks"]]:
         return {"square": sum_of_squares(grad)}
 
     def decode(
@@ -103,9 +105,6 @@ class LSTM(AbstractCell):
             "second_hidden": second_hidden,
             "second_carried": second_carried,
         }
-
-    def scale(self, context: Rows, direction: Rows) -> Float[Array, " rows"]:
-        return jnp.ones_like(direction["count"])
 
 
 def preprocessed(grad: Float[Array, "chunks length"], p: float) -> Float[Array, "chunks length two"]:

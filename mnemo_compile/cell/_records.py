@@ -22,6 +22,26 @@ class Chunks(eqx.Module):
     """Whether a place holds a coordinate and not padding."""
 
 
+class Tiles(eqx.Module):
+    """Rows of tiles. A tile is a part of a matrix, turned so that it has at least as many columns as rows."""
+
+    grad: Float[Array, "tiles height width"]
+    """Gradients, zero in padding."""
+    memory: Mapping[str, Float[Array, "tiles height width"]]
+    """The memory of the coordinates by slot, zero in padding."""
+
+
+class Composition(eqx.Module):
+    """What the direction of tiles is made of. The step takes its polar factor."""
+
+    matrix: Float[Array, "tiles height width"]
+    """Such as the momentum. Its scale does not matter."""
+    memory: Mapping[str, Float[Array, "tiles height width"]]
+    """The next memory by slot."""
+    scale: Float[Array, " tiles"]
+    """The root mean square of the step of a tile of full rank."""
+
+
 class Tensors(eqx.Module):
     """Rows of tensors. A group is empty in a phase that runs before the group is computed.
 
@@ -35,8 +55,10 @@ class Tensors(eqx.Module):
     network: Rows
     """Sums of `share` over the tensors of the network, the same in every row."""
     shape: Rows
-    """`coordinates`, `matrix`, `aspect` and `role`, as `mnemo_compile.step.shape_numbers` gives them."""
+    """The numbers that `mnemo_compile.step.shape_numbers` gives."""
     clock: Rows
     """`step`, the steps taken before this one, and `total`, the horizon, which is 0 if it is unknown."""
+    hyper: Rows
+    """The user's options: `lr`, `weight_decay`, and `pretrained`, which is 1 or 0 where the user says, else -1."""
     state: Rows
     """The next state that `recall` gave in the step before; in the first step, rows of `initial_state`."""

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TYPE_CHECKING
 
 import rich.console
@@ -34,6 +34,14 @@ def print_table(table: rich.table.Table) -> None:
     """Prints a table on standard output, without styles or a limit of width where that is not a terminal."""
     width = None if sys.stdout.isatty() else 400
     rich.console.Console(width=width, highlight=False, emoji=False).print(table)
+
+
+def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table with a title."""
+    table = rich.table.Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

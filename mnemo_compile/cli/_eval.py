@@ -2,11 +2,12 @@
 
 import pathlib
 import shlex
-from collections.abc import Iterable, Sequence
 
 import rich_click as click
 
-from ._console import json_option, message, print_facts, print_json, print_table, untrained, zoo_option
+from ..errors import UsageError
+from ._console import json_option, message, print_facts, print_json, print_rows, untrained, zoo_option
+from ._eval_ladder import evaluate_on_ladder, LadderChoice, parse_multipliers
 
 
 @click.command(name="eval")
@@ -17,8 +18,23 @@ from ._console import json_option, message, print_facts, print_json, print_table
     is_flag=True,
     help="REF is a preset of meta-train or a TOML file; evaluate its cell before any meta-training.",
 )
-@click.option("--suite", default="valid", show_default=True, help="A suite of this package, or a TOML file.")
-@click.option("--task", "tasks", multiple=True, help="Only this task of the suite; repeatable.")
+@click.option(
+    "--suite", default="valid", show_default=True, help="A suite of this package, the ladder, or a TOML file."
+)
+@click.option("--task", "tasks", multiple=True, help="Only this task of the suite, or rung of the ladder; repeatable.")
+@click.option(
+    "--rungs",
+    type=click.Choice(("choose", "report", "all", "large")),
+    help="Of the ladder: the half to choose on, the half that only reports, both (the default), or the large networks.",
+)
+@click.option(
+    "--multipliers",
+    metavar="M,M…",
+    help="Of the step, on the ladder; by default 0.25,0.5,1,2,4. Law 9 needs all of these.",
+)
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="On the ladder: begin no training that ends later."
+)
 @click.option("--seeds", type=click.IntRange(min=1), help="Runs of each task; by default the number in the suite.")
 @click.option(
     "--out",
@@ -32,6 +48,9 @@ def evaluate(
     is_preset: bool,
     suite: str,
     tasks: tuple[str, ...],
+    rungs: str | None,
+    multipliers: str | None,
+    minutes: float | None,
     seeds: int | None,
     out: pathlib.Path | None,
     location: str | None,
@@ -43,9 +62,13 @@ def evaluate(
     times the steps) and large (up to 1.8 million parameters). The evaluated optimizers know the number of
     steps, and nothing of them is tuned.
 
+    The suite ladder changes one thing at a time (width, depth, horizon, batch, initialisation) and asks whether one
+    step size holds. Each of its trainings is kept as it comes, and the same command goes on where it stopped.
+
     \b
     Example:
       mnemo eval mnemosyne-base --suite valid --out eval
+      mnemo eval mnemosyne-base --suite ladder --rungs report --out ladder
     """
     from .._refs import load
     from ..meta import keep_compiled_programs
@@ -62,6 +85,7 @@ def evaluate(
         rows,
         write_report,
     )
+    from ..meta.evaluation.ladder import is_ladder
 
     frozen = [untrained(ref) if is_preset else load(ref, location) for ref in refs]
     options = [
@@ -69,11 +93,22 @@ def evaluate(
         "--suite",
         suite,
         *(part for task in tasks for part in ("--task", task)),
+        *(["--rungs", rungs] if rungs is not None else []),
+        *(["--multipliers", multipliers] if multipliers is not None else []),
         *(["--seeds", str(seeds)] if seeds is not None else []),
         *(["--zoo", location] if location is not None else []),
     ]
     command = shlex.join(["mnemo", "eval", *refs, *options])
     keep_compiled_programs()
+    if is_ladder(suite):
+        if seeds is not None:
+            raise UsageError("a rung of the ladder has one seed; leave out --seeds")
+        choice = LadderChoice(suite, rungs or "all", tasks, parse_multipliers(multipliers), minutes)
+        evaluate_on_ladder(frozen, choice, command, out, as_json)
+        return
+    for option, value in (("--rungs", rungs), ("--multipliers", multipliers), ("--minutes", minutes)):
+        if value is not None:
+            raise UsageError(f"{option} is for --suite ladder")
     evaluations = [evaluate_cell(cell, suite, seeds=seeds, tasks=tasks) for cell in frozen]
     if out is not None:
         write_report(evaluations, load_suite(suite), command, out)
@@ -83,16 +118,7 @@ def evaluate(
         return
     for evaluation in evaluations:
         title = f"{evaluation.name}@{evaluation.version} on {evaluation.suite}"
-        _print(title, COLUMNS, rows(evaluation))
-        _print("by kind", GROUP_COLUMNS, group_rows(evaluation))
-        _print("beside the baselines", BASELINE_COLUMNS, baseline_rows(evaluation))
+        print_rows(title, COLUMNS, rows(evaluation))
+        print_rows("by kind", GROUP_COLUMNS, group_rows(evaluation))
+        print_rows("beside the baselines", BASELINE_COLUMNS, baseline_rows(evaluation))
         print_facts(figures(evaluation))
-
-
-def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    import rich.table
-
-    table = rich.table.Table(*columns, title=title)
-    for row in rows:
-        table.add_row(*row)
-    print_table(table)

@@ -8,10 +8,10 @@ from .. import _entry_points
 from ._console import json_option, print_facts, print_json, print_table, untrained, zoo_option
 
 if TYPE_CHECKING:
-    from ..cell import MemorySlot
+    from ..cell import AbstractCell, MemorySlot
     from ..frozen import FrozenCell
 
-_ROWS = {"chunks": "chunk", "sample": "sampled chunk", "tensors": "tensor"}
+_ROWS = {"chunks": "chunk", "sample": "sampled chunk", "tensors": "tensor", "tiles": "tile"}
 
 STAGES = ("cell", "jaxpr", "program", *_entry_points.names(_entry_points.TARGETS))
 
@@ -63,8 +63,11 @@ def inspect(ref: str, is_preset: bool, emit: str | None, location: str | None, a
     facts["memory_slots"] = ", ".join(f"{name} ({what})" for name, what in facts["memory_slots"].items()) or "none"
     facts["state_bytes_per_parameter"] = by_role(facts["state_bytes_per_parameter"])
     phases = facts.pop("phases")
-    before, after = facts["operations_per_coordinate"]
-    facts["operations_per_coordinate"] = f"{after:.0f} ({before:.0f} before the passes)"
+    for name in ("operations_per_coordinate", "operations_per_tiled_coordinate"):
+        before, after = facts[name]
+        facts[name] = f"{after:.0f} ({before:.0f} before the passes)"
+    if not facts["tile"]:
+        del facts["tile"], facts["operations_per_tiled_coordinate"]
     shown = facts | training | {f"figure: {name}": f"{value:.4g}" for name, value in figures.items()}
     print_facts({name.replace("_", " "): value for name, value in shown.items()})
     import rich.table
@@ -104,19 +107,19 @@ def stage_text(frozen: "FrozenCell", stage: str) -> str:
 
 def describe(frozen: "FrozenCell") -> dict[str, Any]:
     """Everything that `inspect` shows of a frozen cell, as JSON data."""
-    from ..program import compile_cell, cost
+    from ..program import compile_cell, cost, TILE
     from ..step import PHASES, ROLES
 
     cell = frozen.cell()
     compiled = compile_cell(cell)
-    phases = {
-        name: {
+    phases = {}
+    for name, program in compiled.programs.items():
+        costs = [cost(each, dict.fromkeys(TILE, cell.tile)) for each in (compiled.traced[name], program)]
+        phases[name] = {
             "row": _ROWS[PHASES[name].rows],
-            "equations": [cost(compiled.traced[name]).equations, cost(program).equations],
-            "operations": [cost(compiled.traced[name]).operations, cost(program).operations],
+            "equations": [each.equations for each in costs],
+            "operations": [each.operations for each in costs],
         }
-        for name, program in compiled.programs.items()
-    }
     return {
         "name": frozen.name,
         "version": frozen.version,
@@ -131,11 +134,23 @@ def describe(frozen: "FrozenCell") -> dict[str, Any]:
         "state_bytes_per_tensor": sum(4 * value.size for value in cell.initial_state().values()),
         "chunk_length": cell.chunk_length,
         "sample_chunks": cell.sample_chunks,
-        "operations_per_coordinate": [
-            sum(figures["operations"][place] for figures in phases.values() if figures["row"] == "chunk")
-            / cell.chunk_length
-            for place in (0, 1)
-        ],
+        "tile": cell.tile,
+        "operations_per_coordinate": [_of_coordinate(cell, phases, place, is_tiled=False) for place in (0, 1)],
+        "operations_per_tiled_coordinate": [_of_coordinate(cell, phases, place, is_tiled=True) for place in (0, 1)],
         "phases": phases,
         "training": frozen.manifest.training.model_dump(mode="json"),
     }
+
+
+def _of_coordinate(cell: "AbstractCell", phases: dict[str, Any], place: int, *, is_tiled: bool) -> float:
+    """Operations per coordinate of a tensor with or without tiles, before (0) or after (1) the passes."""
+    from ..step import PHASES
+
+    total = 0.0
+    for name, figures in phases.items():
+        phase = PHASES[name]
+        if phase.rows == "chunks" and (phase.reduce is not None or not is_tiled):
+            total += figures["operations"][place] / cell.chunk_length
+        if phase.rows == "tiles" and is_tiled and cell.tile:
+            total += figures["operations"][place] / cell.tile**2
+    return total

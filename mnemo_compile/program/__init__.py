@@ -19,6 +19,7 @@ from ._primitives import (
     CLOSED_SET as CLOSED_SET,
     einsum_letters as einsum_letters,
     has_trait as has_trait,
+    matrix_product as matrix_product,
     Primitive as Primitive,
     PRIMITIVES as PRIMITIVES,
     Trait as Trait,
@@ -34,7 +35,7 @@ from ._program import (
     Shape as Shape,
     Value as Value,
 )
-from ._trace import rows_of as rows_of, trace as trace
+from ._trace import rows_of as rows_of, TILE as TILE, trace as trace
 from .passes import (
     broadcast_implicitly as broadcast_implicitly,
     canonicalise as canonicalise,
@@ -46,6 +47,7 @@ from .passes import (
     fuse as fuse,
     inline as inline,
     is_of_chunks as is_of_chunks,
+    is_of_tiles as is_of_tiles,
     is_pointwise as is_pointwise,
     literals_last as literals_last,
     optimise as optimise,

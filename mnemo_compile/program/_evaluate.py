@@ -22,9 +22,13 @@ def evaluate(program: Program, inputs: Mapping[str, np.ndarray], dtype: Any = No
 
     An array for each output. A primitive that has no row raises `MnemoError`.
     """
-    rows = next(
-        (inputs[v.name].shape[axis] for v in program.inputs for axis, size in enumerate(v.shape) if size == "rows"), 1
-    )
+    free = {
+        size: length
+        for value in program.inputs
+        for size, length in zip(value.shape, inputs[value.name].shape, strict=True)
+        # A single row may stand for many.
+        if isinstance(size, str) and length != 1
+    }
     env: dict[Operand, Array] = {value: _cast(inputs[value.name], value.dtype, dtype) for value in program.inputs}
     env.update((value, _cast(program.arrays[value.name], value.dtype, dtype)) for value in program.weights)
 
@@ -41,16 +45,18 @@ def evaluate(program: Program, inputs: Mapping[str, np.ndarray], dtype: Any = No
                 results = evaluate(equation.body, dict(zip(names, arrays, strict=True)), dtype)
                 env.update(zip(equation.outputs, results.values(), strict=True))
             else:
-                env[equation.output] = apply(equation, arrays, rows, dtype)
+                env[equation.output] = apply(equation, arrays, free, dtype)
     return {name: np.asarray(read(operand)) for name, operand in program.outputs}
 
 
-def apply(equation: Equation, arrays: Sequence[Array], rows: int = 1, dtype: Any = None) -> np.ndarray:
-    """The output of one equation over so many rows."""
+def apply(
+    equation: Equation, arrays: Sequence[Array], free: Mapping[str, int] | None = None, dtype: Any = None
+) -> np.ndarray:
+    """The output of one equation. Free sizes are 1 unless `free` names them."""
     if equation.primitive not in PRIMITIVES:
         raise unsupported(equation, "the interpreter", PRIMITIVES)
     output = equation.output
-    shape = tuple(rows if isinstance(size, str) else size for size in output.shape)
+    shape = tuple((free or {}).get(size, 1) if isinstance(size, str) else size for size in output.shape)
     with np.errstate(all="ignore"):
         return _cast(PRIMITIVES[equation.primitive].meaning(equation, arrays, shape), output.dtype, dtype)
 

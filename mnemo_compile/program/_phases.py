@@ -9,11 +9,11 @@ import numpy as np
 
 from ..cell import AbstractCell, cell_weights, with_weights
 from ..errors import MnemoError
-from ..step import CARRIED, FIELDS, is_lasting, MemorySlot, Phase, PHASES, PLAN
+from ..step import CARRIED, FIELDS, is_lasting, MemorySlot, Phase, PHASES, PLAN, tile_slots
 from ..step.reference import phases_of, run_phase
 from ._names import candidates
 from ._program import Program, Value
-from ._trace import jaxpr_text, refusals, rows_of, trace
+from ._trace import jaxpr_text, refusals, rows_of, TILE, trace
 from .passes import stages
 
 
@@ -27,7 +27,7 @@ class CompiledCell:
     - `traced`: the same before any pass.
     - `weights`: the arrays that the programs name, and no others.
     - `initial_state`: what `recall` keeps of one tensor before the first step.
-    - `chunk_length`, `sample_chunks`, `memory_slots`: those of the `AbstractCell`.
+    - `chunk_length`, `sample_chunks`, `tile`, `memory_slots`: those of the `AbstractCell`.
     """
 
     programs: Mapping[str, Program]
@@ -36,6 +36,7 @@ class CompiledCell:
     initial_state: Mapping[str, np.ndarray]
     chunk_length: int
     sample_chunks: int
+    tile: int
     memory_slots: tuple[MemorySlot, ...]
 
     @property
@@ -74,23 +75,34 @@ def phase(cell: AbstractCell, name: str, inputs: Mapping[str, Any]) -> dict[str,
 
 def phase_inputs(cell: AbstractCell) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """The inputs that each phase of this cell may use, by dotted name."""
-    chunk = rows_of(cell.chunk_length)
     groups: dict[str, Any] = {
-        "param": chunk,
-        "grad": chunk,
-        "valid": rows_of(cell.chunk_length, dtype=np.bool_),
         "finite": rows_of(),
-        "memory": {slot.name: rows_of(*slot.row_shape(cell.chunk_length)) for slot in cell.memory_slots},
         "state": {name: rows_of(*value.shape) for name, value in cell.initial_state().items()},
         **{group: {name: rows_of() for name in names} for group, names in FIELDS.items()},
     }
+    of_rows = {"chunks": _chunk_groups(cell), "tiles": _tile_groups(cell), "tensors": {}}
+    of_rows["sample"] = of_rows["chunks"]
     inputs = {}
     for each in phases_of(cell):
-        inputs[each.name] = flatten({group: groups[group] for group in each.reads if group in groups})
+        available = {**groups, **of_rows[each.rows]}
+        inputs[each.name] = flatten({group: available[group] for group in each.reads if group in available})
         with refusals(each.name):
             outputs = jax.eval_shape(lambda rows: run_phase(cell, each.name, nested(rows)), inputs[each.name])
         groups.update((group, outputs[group]) for group in each.gives if group not in CARRIED)
     return inputs
+
+
+def _chunk_groups(cell: AbstractCell) -> dict[str, Any]:
+    """The inputs of phases over chunks that have a row per chunk."""
+    chunk = rows_of(cell.chunk_length)
+    memory = {slot.name: rows_of(*slot.row_shape(cell.chunk_length)) for slot in cell.memory_slots}
+    return {"param": chunk, "grad": chunk, "valid": rows_of(cell.chunk_length, dtype=np.bool_), "memory": memory}
+
+
+def _tile_groups(cell: AbstractCell) -> dict[str, Any]:
+    """The inputs of phases over tiles that have the places of a tile."""
+    tile = rows_of(*TILE)
+    return {"param": tile, "grad": tile, "memory": {slot.name: tile for slot in tile_slots(cell.memory_slots)}}
 
 
 Watch = Callable[[str, str, Program], None]
@@ -136,6 +148,7 @@ def compile_cell(cell: AbstractCell, watch: Watch | None = None) -> CompiledCell
         initial_state={name: np.asarray(value) for name, value in cell.initial_state().items()},
         chunk_length=cell.chunk_length,
         sample_chunks=cell.sample_chunks,
+        tile=cell.tile,
         memory_slots=cell.memory_slots,
     )
 

@@ -104,11 +104,29 @@ def einsum_sizes(equation: Equation) -> dict[str, Dim]:
     return sizes
 
 
+def matrix_product(subscripts: str) -> tuple[bool, bool] | None:
+    """Whether each operand is transposed, if an einsum multiplies two batches of matrices; None if it does not."""
+    operands, _, result = subscripts.partition("->")
+    letters = operands.split(",")
+    if len(letters) != 2 or [len(each) for each in (*letters, result)] != [3, 3, 3]:
+        return None
+    batch, row, column = result
+    (shared,) = set(letters[0]) - {batch, row} or {""}
+    left, right = (batch + row + shared, batch + shared + row), (batch + shared + column, batch + column + shared)
+    if letters[0] not in left or letters[1] not in right or len({batch, row, shared, column}) != 4:
+        return None
+    return letters[0] == left[1], letters[1] == right[1]
+
+
 def _call(function: Callable[..., Array]) -> Meaning:
     return lambda equation, arrays, shape: function(*arrays)
 
 
 # Shapes.
+
+
+def _first_shape(equation: Equation) -> Shape:
+    return equation.inputs[0].shape
 
 
 def _broadcast_inputs(equation: Equation) -> Shape:
@@ -250,6 +268,11 @@ def _add_scaled(equation: Equation, arrays: Sequence[Array], shape: tuple[int, .
     return arrays[0] + equation.params["alpha"] * arrays[1]
 
 
+def _add_product(equation: Equation, arrays: Sequence[Array], shape: tuple[int, ...]) -> Array:
+    subscripts, alpha, beta = (equation.params[key] for key in ("subscripts", "alpha", "beta"))
+    return beta * arrays[0] + alpha * np.einsum(subscripts, *arrays[1:])
+
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 PRIMITIVES: Mapping[str, Primitive] = {
@@ -363,6 +386,18 @@ PRIMITIVES: Mapping[str, Primitive] = {
     "addcmul": _fused(_addcmul, 3, 3, "value"),
     # x + alpha · y.
     "add_scaled": _fused(_add_scaled, 2, 2, "alpha"),
+    # beta · x + alpha · y z, where y and z are batches of matrices.
+    "add_product": Primitive(
+        _add_product,
+        _first_shape,
+        _common,
+        3,
+        ("subscripts", "alpha", "beta"),
+        Trait.ALIGNED,
+        # The sizes of tiles are free, and one row's operations are counted for sizes of 1.
+        lambda equation: 4 * size_of(equation.output.shape),
+        is_closed=False,
+    ),
     # tanh, within rounding, as arithmetic that a compiler puts into the loop around it.
     "rational_tanh": _fused(_call(np.tanh), 1, 1),
 }

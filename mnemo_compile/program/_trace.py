@@ -21,10 +21,12 @@ from ._check import check
 from ._lax import READINGS
 from ._names import Names
 from ._primitives import LAX
-from ._program import dims, Equation, Literal, Operand, Program, Value
+from ._program import Dim, dims, Equation, Literal, Operand, Program, Value
 
 ROWS = "rows"
 """The free size of every phase."""
+TILE = ("height", "width")
+"""The other free sizes of a phase over tiles."""
 
 CALL = "call"
 """The primitive of a nested call; its parameter `body` is what is called."""
@@ -37,13 +39,15 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
 
 @functools.cache
-def _rows() -> Any:
-    return jax.export.symbolic_shape(ROWS)[0]
+def _free_sizes() -> dict[str, Any]:
+    names = (ROWS, *TILE)
+    return dict(zip(names, jax.export.symbolic_shape(", ".join(names)), strict=True))
 
 
-def rows_of(*shape: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
-    """Any number of rows of this shape."""
-    return jax.ShapeDtypeStruct((_rows(), *shape), dtype)
+def rows_of(*shape: Dim, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
+    """Any number of rows of this shape, whose sizes may be free too."""
+    sizes = (ROWS, *shape)
+    return jax.ShapeDtypeStruct([_free_sizes()[size] if isinstance(size, str) else size for size in sizes], dtype)
 
 
 def jaxpr_text(function: Function, weights: Mapping[str, np.ndarray], inputs: Shapes) -> str:

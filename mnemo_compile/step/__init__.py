@@ -7,13 +7,17 @@ from ._layout import (
     MemorySlot as MemorySlot,
     sampled_chunks as sampled_chunks,
     shape_numbers as shape_numbers,
+    tile_slots as tile_slots,
+    TILED as TILED,
+    Tiling as Tiling,
+    tiling as tiling,
 )
 from ._plan import (
     CARRIED as CARRIED,
     FIELDS as FIELDS,
     group_of as group_of,
     is_lasting as is_lasting,
-    OF_CHUNKS as OF_CHUNKS,
+    OF_PARTS as OF_PARTS,
     Phase as Phase,
     PHASES as PHASES,
     PLAN as PLAN,

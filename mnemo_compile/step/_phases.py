@@ -8,9 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..cell import AbstractCell, Chunks, OPTIONAL, Tensors
+from ..cell import AbstractCell, Chunks, Composition, OPTIONAL, Tensors, Tiles
+from ._layout import Role, ROLES
 from ._plan import Phase, PLAN
-from ._roles import Role, ROLES
+from ._polar import polar
 from ._rounding import dithered, thresholds
 
 Groups = Mapping[str, Any]
@@ -20,7 +21,13 @@ Groups = Mapping[str, Any]
 def phases_of(cell: AbstractCell) -> tuple[Phase, ...]:
     """The phases of the plan that a cell has."""
     own = cell.phases()
-    return tuple(phase for phase in PLAN if phase.name not in OPTIONAL or phase.name in own)
+    return tuple(phase for phase in PLAN if _has(cell, phase, own))
+
+
+def _has(cell: AbstractCell, phase: Phase, own: frozenset[str]) -> bool:
+    if phase.rows == "tiles":
+        return cell.tile > 0
+    return phase.name not in OPTIONAL or phase.name in own
 
 
 def run_phase(cell: AbstractCell, name: str, groups: Groups) -> dict[str, Any]:
@@ -30,8 +37,7 @@ def run_phase(cell: AbstractCell, name: str, groups: Groups) -> dict[str, Any]:
 
     - `cell`: the cell.
     - `name`: the name of a phase in the plan.
-    - `groups`: the groups that the phase reads. A group in which the cell has no arrays may be missing. If `decoded`
-      holds the result of the cell's `decode` for these chunks, `probe` and `update` do not compute it again.
+    - `groups`: the groups that the phase reads. A group in which the cell has no arrays may be missing.
     """
     return _FUNCTIONS[name](cell, groups)
 
@@ -45,7 +51,7 @@ def _tensors(groups: Groups) -> Tensors:
 
 
 def _measure(cell: AbstractCell, groups: Groups) -> dict[str, Any]:
-    return {"moments": cell.measure(groups["grad"])}
+    return {"moments": cell.measure(groups["param"], groups["grad"])}
 
 
 def _encode(cell: Any, groups: Groups) -> dict[str, Any]:
@@ -63,36 +69,55 @@ def _recall(cell: Any, groups: Groups) -> dict[str, Any]:
     return {"context": context, "state": {name: _where_finite(finite, state[name], before[name]) for name in before}}
 
 
-def decode(cell: AbstractCell, groups: Groups) -> tuple[Float[Array, "chunks length"], dict[str, Array]]:
-    """Direction and next memory of chunks, the part that `probe` and `update` share."""
-    return groups["decoded"] if "decoded" in groups else cell.decode(_chunks(groups), groups.get("context", {}))
-
-
-def _probe(cell: AbstractCell, groups: Groups) -> dict[str, Any]:
-    """Sums over the direction's valid coordinates."""
-    direction, _ = decode(cell, groups)
-    mask = groups["valid"].astype(direction.dtype)
-    square, count = jnp.sum(direction * direction * mask, axis=1), jnp.sum(mask, axis=1)
-    return {"direction": {"square": square, "count": count}}
-
-
 def _update(cell: AbstractCell, groups: Groups) -> dict[str, Any]:
-    """`param − lr (scale · direction + weight_decay · param)` and the next memory; no change in a refused step."""
-    param, finite, before = groups["param"], groups["finite"], groups.get("memory", {})
-    direction, memory = decode(cell, groups)
+    """The next parameter and memory of chunks; no change in a refused step."""
+    direction, memory = cell.decode(_chunks(groups), groups.get("context", {}))
+    step, rounded = groups["clock"]["step"], {}
     for place, slot in enumerate(cell.memory_slots):
         rows = memory[slot.name]
         if slot.dtype == "bfloat16":
-            rows = dithered(rows, thresholds(rows, groups["clock"]["step"], place))
+            rows = dithered(rows, thresholds(rows.shape[1:], step, place))
         if slot.roles is not None:
             rows = _where_rows(_has_role(groups["shape"]["role"], slot.roles), rows, 0.0)
-        memory = {**memory, slot.name: rows}
-    scale = cell.scale(groups.get("context", {}), groups["direction"])[:, None]
-    lr, weight_decay = groups["hyper"]["lr"][:, None], groups["hyper"]["weight_decay"][:, None]
-    next_param = param - lr * (scale * direction + weight_decay * param)
+        rounded[slot.name] = rows
+    return _next(cell, groups, direction, rounded)
+
+
+def _orthogonalise(cell: Any, groups: Groups) -> dict[str, Any]:
+    """The polar factor of each tile, with a mean square of 1 where the tile has full rank."""
+    factor = polar(composition(cell, groups).matrix)
+    return {"direction": jnp.sqrt(groups["tile"]["side"])[:, None, None] * factor}
+
+
+def _update_tiles(cell: Any, groups: Groups) -> dict[str, Any]:
+    """The next parameter and memory of tiles; no change in a refused step."""
+    made = composition(cell, groups)
+    step, rounded = groups["clock"]["step"], {}
+    for place, slot in enumerate(cell.memory_slots):
+        if slot.name in made.memory:
+            rows = made.memory[slot.name]
+            if slot.dtype == "bfloat16":
+                # All places of a tile share a threshold, because a tile's sizes are free.
+                rows = dithered(rows, thresholds((), step, place)[:, None, None])
+            rounded[slot.name] = rows
+    return _next(cell, groups, made.scale[:, None, None] * groups["direction"], rounded)
+
+
+def composition(cell: Any, groups: Groups) -> Composition:
+    """What the direction of tiles is made of; the phases over tiles share it."""
+    return cell.compose(Tiles(groups["grad"], groups["memory"]), groups["context"])
+
+
+def _next(
+    cell: AbstractCell, groups: Groups, direction: Float[Array, "rows ..."], memory: dict[str, Any]
+) -> dict[str, Any]:
+    """`param − lr (direction + decay · weight_decay · param)` and the memory, or what was before a refused step."""
+    param, finite, hyper, before = groups["param"], groups["finite"], groups["hyper"], groups.get("memory", {})
+    decay = cell.decay(groups.get("context", {}), groups["clock"]) * hyper["weight_decay"]
+    next_param = param - _beside(hyper["lr"], param) * (direction + _beside(decay, param) * param)
     return {
         "param": _where_finite(finite, next_param, param),
-        "memory": {name: _where_finite(finite, memory[name], before[name]) for name in before},
+        "memory": {name: _where_finite(finite, memory[name], before[name]) for name in memory},
     }
 
 
@@ -101,8 +126,9 @@ _FUNCTIONS: dict[str, Callable[[AbstractCell, Groups], dict[str, Any]]] = {
     "encode": _encode,
     "share": _share,
     "recall": _recall,
-    "probe": _probe,
     "update": _update,
+    "orthogonalise": _orthogonalise,
+    "update_tiles": _update_tiles,
 }
 
 
@@ -113,7 +139,12 @@ def _has_role(role: Float[Array, " rows"], roles: Sequence[Role]) -> Bool[Array,
 def _where_rows(
     condition: Bool[Array, " rows"], rows: Float[Array, "rows ..."], others: Float[Array, "rows ..."] | float
 ) -> Float[Array, "rows ..."]:
-    return jnp.where(condition.reshape(-1, *(1,) * (rows.ndim - 1)), rows, others)
+    return jnp.where(_beside(condition, rows), rows, others)
+
+
+def _beside(values: Array, rows: Array) -> Array:
+    """A number per row, with axes of size 1 for those of the rows."""
+    return values.reshape(-1, *(1,) * (rows.ndim - 1))
 
 
 def _where_finite(

@@ -10,10 +10,10 @@ class Phase(NamedTuple):
     """One phase: a function of rows."""
 
     name: str
-    rows: Literal["chunks", "sample", "tensors"]
-    """What a row is: every chunk, a chunk of the sample, or a tensor."""
+    rows: Literal["chunks", "sample", "tensors", "tiles"]
+    """What a row is: a chunk, a chunk of the sample, a tensor, or a tile of a tiled matrix."""
     reads: tuple[str, ...]
-    """Groups of inputs. In a phase over chunks, a group of tensors holds the row of each chunk's tensor."""
+    """Groups of inputs. In a phase over parts, a group of tensors holds the row of each part's tensor."""
     gives: tuple[str, ...]
     """Groups of outputs."""
     reduce: Literal["tensor", "network"] | None = None
@@ -25,7 +25,7 @@ class Phase(NamedTuple):
 
 
 PLAN: tuple[Phase, ...] = (
-    Phase("measure", "chunks", ("grad",), ("moments",), reduce="tensor", decides=True),
+    Phase("measure", "chunks", ("param", "grad"), ("moments",), reduce="tensor", decides=True),
     Phase(
         "encode",
         "sample",
@@ -45,34 +45,45 @@ PLAN: tuple[Phase, ...] = (
     Phase(
         "recall",
         "tensors",
-        ("summary", "network", "moments", "shape", "clock", "state", "finite"),
+        ("summary", "network", "moments", "shape", "clock", "hyper", "state", "finite"),
         ("context", "state"),
         optional=True,
     ),
-    Phase("probe", "sample", ("param", "grad", "memory", "valid", "context"), ("direction",), reduce="tensor"),
     Phase(
         "update",
         "chunks",
-        ("param", "grad", "memory", "valid", "context", "direction", "shape", "clock", "hyper", "finite"),
+        ("param", "grad", "memory", "valid", "context", "shape", "clock", "hyper", "finite"),
         ("param", "memory"),
     ),
+    Phase("orthogonalise", "tiles", ("grad", "memory", "tile", "context"), ("direction",), optional=True),
+    Phase(
+        "update_tiles",
+        "tiles",
+        ("param", "grad", "memory", "direction", "context", "clock", "hyper", "finite"),
+        ("param", "memory"),
+        optional=True,
+    ),
 )
-"""The phases of a step, in order."""
+"""The phases of a step, in order. Phases over all chunks that sum nothing leave out tiled tensors.
+
+Consecutive phases over tiles run for one block of tiles after the other.
+"""
 
 PHASES: dict[str, Phase] = {phase.name: phase for phase in PLAN}
 
-OF_CHUNKS = ("param", "grad", "memory", "valid")
-"""Groups that hold a row per chunk; all others hold a row per tensor."""
+OF_PARTS = ("param", "grad", "memory", "valid", "direction", "tile")
+"""Groups that hold a row per chunk or per tile; all others hold a row per tensor."""
 
 CARRIED = ("param", "memory", "state")
 """Groups that a step carries to the next one. A phase that outputs such a group gives its next value."""
 
 FIELDS: dict[str, tuple[str, ...]] = {
-    "shape": ("coordinates", "matrix", "aspect", "role"),
+    "shape": ("coordinates", "area", "run", "matrix", "aspect", "role"),
+    "tile": ("side",),
     "clock": ("step", "total"),
-    "hyper": ("lr", "weight_decay"),
+    "hyper": ("lr", "weight_decay", "pretrained"),
 }
-"""Numbers in the groups that the caller fills in: the tensor's shape, the time and the user's options."""
+"""Numbers in the groups that the caller fills in: shapes of the tensor and the tile, the time, the user's options."""
 
 
 def group_of(name: str) -> str:

@@ -6,8 +6,8 @@ from ..cell import AbstractCell
 from ..errors import MnemoError
 from ..frozen import FrozenCell
 from ..program import CompiledCell
-from ._cases import phase_cases
-from ._errors import distance, relative_error, unflipped, wide, worst
+from ._cases import Case, phase_cases
+from ._errors import distance, polar_error, relative_error, unflipped, wide, worst
 from ._interface import AbstractExport
 from ._report import (
     DRIFT_BOUND,
@@ -37,7 +37,7 @@ class Reference:
         self.rounded = {f"memory.{slot.name}" for slot in compiled.memory_slots if slot.dtype == "bfloat16"}
         """Outputs that are rounded to bfloat16."""
         self.cases = phase_cases(cell, compiled, random)
-        self.trajectory = trajectory(cell, random, steps, total_steps=STEPS, kinds=11)
+        self.trajectory = trajectory(cell, random, steps, total_steps=STEPS, kinds=14)
         self.open_trajectory = trajectory(cell, random, min(steps, OPEN_STEPS), total_steps=None, kinds=2)
 
     def compare(self, target: str, frozen: FrozenCell, export: AbstractExport) -> VerificationReport:
@@ -66,13 +66,17 @@ class Reference:
                 if missing:
                     raise MnemoError(f"the {target} export's {form} lacks the output {missing[0]}")
                 errors = [
-                    min(self._error_of(key, outputs[key], expected[key]) for expected in case.outputs)
+                    min(self._error_of(case, key, outputs[key], place) for place in range(len(case.outputs)))
                     for key in case.outputs[0]
                 ]
                 phases[form] = worst([phases.get(form, 0.0), *errors])
         return phases
 
-    def _error_of(self, name: str, values: np.ndarray, expected: np.ndarray) -> float:
+    def _error_of(self, case: Case, name: str, values: np.ndarray, place: int) -> float:
+        """The error of an output beside one of the right outputs."""
+        expected = case.outputs[place][name]
+        if case.matrices is not None:
+            return polar_error(values, expected, case.matrices[place], np.sqrt(case.inputs["tile.side"]))
         if name in self.rounded:
             values = unflipped(values, expected)
         return relative_error(values, expected)

@@ -5,6 +5,7 @@ import pydantic
 from ..errors import MnemoError
 from ..frozen import AbstractDocument
 from ._cases import SEGMENTS
+from ._errors import NULL, NULL_BOUND
 
 STEP_BOUND = 1e-5
 """Largest relative error of a phase and of a step."""
@@ -32,6 +33,12 @@ class VerificationReport(AbstractDocument):
     version: str
     digest: str
     """Digest of the cell."""
+    precision: str = "float32"
+    """Precision of the products of tiles in the export."""
+    null_bound: float = NULL_BOUND
+    """Largest singular value of a polar factor. In null directions, where the matrix is below `null` of its norm, this
+    bound is all that is checked."""
+    null: float = NULL
     truth: str = "float64"
     """Dtype of the cell that the export is compared with."""
     phases: dict[str, float]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..cell import AbstractCell
-from ..step import Layout, reference
+from ..step import reference
 from ._regimes import gradient_sizes, ORDINARY, SPARSE
 from ._wide import widened
 
@@ -44,7 +44,11 @@ def trajectory(
     # Shape, size of the parameters, regime: small parameters show the whole update, large ones its rounding.
     tensors: tuple[tuple[tuple[int, ...], float, str], ...] = (
         ((few,), 1e-3, ORDINARY),
+        ((24, 20), 0.05, ORDINARY),
         ((2, some // 2), 1e-3, ORDINARY),
+        # More than one tile, in the largest tiles of published cells; and a convolution.
+        ((20, 130), 0.05, SPARSE),
+        ((4, 5, 3, 2), 0.1, ORDINARY),
         ((), 1.0, ORDINARY),
         ((1,), 1.0, "tiny"),
         ((some,), 1.0, ORDINARY),
@@ -68,9 +72,9 @@ def trajectory(
         ]
         for step in range(steps)
     ]
-    options: dict[str, Any] = {"lr": 1.0, "weight_decay": 0.01, "total_steps": total_steps}
+    options: dict[str, Any] = {"lr": 1.0, "weight_decay": 10.0, "total_steps": total_steps}
     hyper = {name: float(value or 0) for name, value in options.items()}
-    layout = Layout(shapes, length, sample)
+    layout = reference.layout_of(cell, shapes)
     with jax.enable_x64(True):
         wide = widened(cell)
 

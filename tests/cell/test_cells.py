@@ -25,7 +25,7 @@ def test_adam_is_adamw() -> None:
     # The product is a power of two, so that torch's factor 1 − rate · decay is exact in float32.
     rate, decay = 2**-6, 2**-4
     config = AdamConfig(learning_rate=rate, beta1=0.8, beta2=0.99, epsilon=1e-6)
-    params_after, _ = trajectory(config.build(), SHAPES, start, grads, weight_decay=rate * decay)
+    params_after, _ = trajectory(config.build(), SHAPES, start, grads, weight_decay=decay)
     params = [torch.nn.Parameter(torch.tensor(np.asarray(value))) for value in start]
     adamw = torch.optim.AdamW(params, lr=rate, betas=(0.8, 0.99), eps=1e-6, weight_decay=decay)
     for step in grads:

@@ -14,7 +14,7 @@ from mnemo_compile.cli import main
 from mnemo_compile.errors import MissingExtraError, MnemoError, UsageError
 from mnemo_compile.frozen import FrozenCell, load_bundle
 from mnemo_compile.program import PASSES
-from mnemo_compile.step import PHASES
+from mnemo_compile.step import PHASES, ROLES, TILED
 from mnemo_compile.verify import VerificationReport
 from mnemo_compile.zoo import open_zoo, publish
 
@@ -119,18 +119,22 @@ def test_inspect(run, bundle: pathlib.Path) -> None:
     assert facts["name"] == "small-cell"
     assert facts["digest"] == frozen.digest
     assert facts["weights"] == sum(weight.size for weight in frozen.weights.values())
-    assert set(facts["memory_slots"].values()) == {"float32 per coordinate"}
-    assert set(facts["state_bytes_per_parameter"].values()) == {4 * len(facts["memory_slots"])} == {12}
-    assert set(facts["phases"]) == set(PHASES) - {"share"}
+    of_others = "float32 per coordinate of vector, embedding, head"
+    assert set(facts["memory_slots"].values()) == {"float32 per coordinate", of_others}
+    assert facts["state_bytes_per_parameter"] == {role: 8 if role in TILED else 12 for role in ROLES}
+    assert set(facts["phases"]) == set(PHASES)
     for figures in facts["phases"].values():
         (equations, fewer), (operations, less) = figures["equations"], figures["operations"]
         assert 0 < fewer < equations and 0 < less <= operations
-    assert 10 < facts["operations_per_coordinate"][1] <= facts["operations_per_coordinate"][0]
+    for kind in ("coordinate", "tiled_coordinate"):
+        assert 10 < facts[f"operations_per_{kind}"][1] <= facts[f"operations_per_{kind}"][0]
+    # Five Newton–Schulz steps of three products.
+    assert facts["operations_per_tiled_coordinate"][1] > 30 * facts["tile"]
     assert facts["state_bytes_per_tensor"] > 0
     assert facts["chunk_length"] == frozen.cell().chunk_length
     assert facts["training"]["figures"] == {"validation loss": 0.25}
     shown = run("inspect", bundle).out
-    assert "state bytes per parameter  12\n" in re.sub(" +\n", "\n", shown)
+    assert "8: matrix, convolution; 12: vector, embedding, head" in shown
     assert frozen.digest in shown
     assert "mnemo meta-train tiny --minutes 5" in shown
 
@@ -138,13 +142,13 @@ def test_inspect(run, bundle: pathlib.Path) -> None:
 def test_inspect_tells_of_a_preset_before_it_is_trained(run) -> None:
     outcome = run("inspect", "--preset", "super", "--json")
     facts = json.loads(outcome.out)
-    assert outcome.code == 0 and facts["name"] == "super" and "share" not in facts["phases"]
+    assert outcome.code == 0 and facts["name"] == "super" and set(facts["phases"]) == set(PHASES)
     assert facts["memory_slots"]["fast_weight"] == "bfloat16 per coordinate of vector, embedding, head"
     assert facts["state_bytes_per_parameter"] == {
-        "vector": 10, "matrix": 6, "embedding": 10, "head": 10, "convolution": 6
+        "vector": 10, "matrix": 4, "embedding": 10, "head": 10, "convolution": 4
     }  # fmt: skip
     shown = run("inspect", "--preset", "super").out
-    assert "6: matrix, convolution; 10: vector, embedding, head" in shown
+    assert "4: matrix, convolution; 10: vector, embedding, head" in shown
     outcome = run("inspect", "--preset", "sooper")
     assert outcome.code == 2 and "there is no preset 'sooper'" in outcome.error
 
@@ -305,7 +309,7 @@ def test_the_program_is_shown_after_a_pass(run, bundle: pathlib.Path, tmp_path: 
     outcome = run("export", bundle, "--target", "torch", "--out", tmp_path / "out", "--print-after", "canonicalise")
     assert outcome.code == 0, outcome.err
     shown = re.findall(r"^# (\w+), after (\w+)\nprogram (\w+)$", outcome.err, re.MULTILINE)
-    assert sorted(shown) == sorted((name, "canonicalise", name) for name in PHASES if name != "share")
+    assert sorted(shown) == sorted((name, "canonicalise", name) for name in PHASES)
     assert "%square" in outcome.err and "kind=sum" in outcome.err and "reduce_sum" not in outcome.err
     assert "canonicalise" not in outcome.out
     refused = run("export", bundle, "--target", "torch", "--out", tmp_path / "other", "--print-after", "licm")

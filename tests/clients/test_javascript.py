@@ -14,8 +14,8 @@ import mnemo_compile as mnemo
 from mnemo_compile.exporters.onnx import OnnxExporter
 from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.program import compile_cell
-from mnemo_compile.step.reference import init
-from tests.helpers import jitted_pack, jitted_step, layout_of
+from mnemo_compile.step.reference import init, layout_of
+from tests.helpers import jitted_pack, jitted_step
 
 CLIENT = pathlib.Path(__file__).parent / "javascript"
 UNREACHABLE = ("ENOTFOUND", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EAI_AGAIN", "ENETUNREACH", "ENOTCACHED")

@@ -95,19 +95,19 @@ class _Replay(AbstractRollout):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["mnemosyne", "levels", "adam", "lstm"])
+@pytest.mark.parametrize("kind", ["mnemosyne", "levels", "tiled", "adam", "lstm"])
 def test_the_oldest_runtime_takes_the_steps_of_the_cell(
     python: str, kind: str, freeze_small: Callable[..., FrozenCell], tmp_path: pathlib.Path
 ) -> None:
-    frozen = freeze_small(3)
-    cell = frozen.cell() if kind == "mnemosyne" else cell_of(kind)
+    cell = cell_of(kind)
     compiled = compile_cell(cell)
-    OnnxExporter().emit(frozen, compiled, tmp_path)
+    OnnxExporter().emit(freeze_small(3), compiled, tmp_path)
     reference = Reference(cell, compiled)
     history = reference.trajectory
     task: dict[str, Any] = {f"param.{i}": param for i, param in enumerate(history.params)}
     task |= {f"grad.{i}": np.stack([grads[i] for grads in history.grads]) for i in range(len(history.params))}
-    np.savez(tmp_path / "task.npz", **task, **history.options, count=len(history.params))
+    options = {**history.options, "count": len(history.params), "chunk_length": cell.chunk_length}
+    np.savez(tmp_path / "task.npz", **task, **options)
     script = pathlib.Path(__file__).parent / "rollout.py"
     command = [python, "-I", str(script), str(tmp_path), str(tmp_path / "task.npz"), str(tmp_path / "out.npz")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -71,6 +71,13 @@ LOWERED_CASES: list[tuple[str, list[Any], dict[str, Any], Shape | None, str | No
     ("addcmul", [SMALL, SMALL[:, :, :1], SMALL], {"value": -0.5}, None, None),
     ("addcmul", [SMALL, SMALL, SMALL], {"value": 1.0}, None, None),
     ("add_scaled", [SMALL, SMALL[:, :, :1]], {"alpha": 0.25}, None, None),
+    (
+        "add_product",
+        [SMALL[:, :, :3], SMALL, SMALL],
+        {"subscripts": "abc,adc->abd", "alpha": 0.25, "beta": -1.5},
+        None,
+        None,
+    ),
     ("rational_tanh", [SMALL], {}, None, None),
 ]
 

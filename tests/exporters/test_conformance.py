@@ -34,7 +34,11 @@ CELLS: dict[str, Callable[[], AbstractCell]] = {
     "mnemosyne": learned_cell,
     "mnemosyne-relu": lambda: learned_cell(kernel="relu"),
     "everything": lambda: cell_of("everything"),
-    "coordinate-wise": lambda: learned(cell_config({"kind": "mnemosyne", "coordinate_wise": ROLES}).build()),
+    "prior": lambda: learned(cell_config({"kind": "mnemosyne", "network": False, "momentum": [0.9]}).build()),
+    "coordinate-wise": lambda: learned(
+        cell_config({"kind": "mnemosyne", "coordinate_wise": ROLES, "prior": {"tile": 0}}).build()
+    ),
+    "tiled": lambda: cell_of("tiled"),
     "levels": lambda: cell_of("levels"),
     "lstm": lambda: cell_config({"kind": "lstm", "seed": 5}).build(),
     "adam": lambda: cell_config({"kind": "adam"}).build(),
@@ -50,12 +54,11 @@ class Subject:
         self.cell = cell
         self.compiled: CompiledCell = compile_cell(cell)
         self.reference = Reference(cell, self.compiled)
+        self.frozen: Any = types.SimpleNamespace(name="subject", version="1.0.0", digest="0" * 64, cell=lambda: cell)
+        """Of a frozen cell, what an export writes down. Not every cell here has a configuration to be frozen by."""
 
 
 SLOW = pytest.mark.slow
-
-NAMED: Any = types.SimpleNamespace(name="subject", version="1.0.0", digest="0" * 64)
-"""Of a frozen cell, what an export writes down. Not every cell here has a configuration to be frozen by."""
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +77,8 @@ def subjects(name: str, target: str) -> Any:
 )
 def test_a_target_computes_what_the_cell_computes(subject: Subject, target: str, tmp_path: pathlib.Path) -> None:
     exporter = exporter_of(target)
-    exporter.emit(NAMED, subject.compiled, tmp_path)
-    report = subject.reference.compare(target, NAMED, exporter.open(NAMED, tmp_path))
+    exporter.emit(subject.frozen, subject.compiled, tmp_path)
+    report = subject.reference.compare(target, subject.frozen, exporter.open(subject.frozen, tmp_path))
     assert report.failure is None
     fused = {"fused_measure", "fused_update"} if target == "torch" else set()
     assert set(report.phases) == {*subject.compiled.programs, *fused}
@@ -93,8 +96,8 @@ def test_every_target_computes_what_any_variant_computes(variant: dict[str, Any]
     for target in targets():
         with tempfile.TemporaryDirectory() as folder:
             exporter = exporter_of(target)
-            exporter.emit(NAMED, one.compiled, pathlib.Path(folder))
-            report = one.reference.compare(target, NAMED, exporter.open(NAMED, pathlib.Path(folder)))
+            exporter.emit(one.frozen, one.compiled, pathlib.Path(folder))
+            report = one.reference.compare(target, one.frozen, exporter.open(one.frozen, pathlib.Path(folder)))
             assert report.failure is None, (target, report.failure)
 
 
@@ -149,7 +152,7 @@ def assert_last_bits(given: Sequence[np.ndarray], expected: Sequence[np.ndarray]
 def test_adam_in_torch_is_torchs_adamw(adam: FrozenCell, tmp_path: pathlib.Path) -> None:
     ours, theirs = ([torch.nn.Parameter(torch.tensor(value) + 1) for value in history(1)[0]] for _ in range(2))
     optimizers = [
-        package(adam, "torch", tmp_path).Mnemosyne(ours, weight_decay=RATE * DECAY),
+        package(adam, "torch", tmp_path).Mnemosyne(ours, weight_decay=DECAY),
         torch.optim.AdamW(theirs, lr=RATE, betas=(0.8, 0.99), eps=1e-6, weight_decay=DECAY),
     ]
     for grads in history(100):
@@ -163,7 +166,7 @@ def test_adam_in_torch_is_torchs_adamw(adam: FrozenCell, tmp_path: pathlib.Path)
 def test_adam_in_optax_is_optaxs_adamw(adam: FrozenCell, tmp_path: pathlib.Path) -> None:
     results = []
     for transformation in (
-        package(adam, "optax", tmp_path).mnemosyne(weight_decay=RATE * DECAY),
+        package(adam, "optax", tmp_path).mnemosyne(weight_decay=DECAY),
         optax.adamw(RATE, b1=0.8, b2=0.99, eps=1e-6, weight_decay=DECAY),
     ):
         params = [jnp.asarray(value) + 1 for value in history(1)[0]]

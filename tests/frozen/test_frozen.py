@@ -24,6 +24,7 @@ from mnemo_compile.frozen import (
     rename,
     save,
 )
+from mnemo_compile.step import tile_slots
 
 Freeze = Callable[..., FrozenCell]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -107,7 +108,7 @@ def test_the_manifest_says_where_the_cell_comes_from(bundle: pathlib.Path) -> No
     assert data["name"] == "small-cell"
     assert data["version"] == "1.0.0"
     assert data["license"] == "Apache-2.0"
-    assert data["state_bytes"] == 4 * len(load_bundle(bundle).cell().memory_slots)
+    assert data["state_bytes"] == 4 * len(tile_slots(load_bundle(bundle).cell().memory_slots))
     assert data["training"]["command"] == "mnemo meta-train tiny --minutes 5"
     assert data["training"]["families"] == ["mlp", "convolution"]
     assert data["training"]["figures"] == {"validation loss": 0.25}

@@ -16,10 +16,22 @@ def test_every_preset_loads() -> None:
 
 
 def test_presets_keep_the_bytes_that_they_say() -> None:
-    budgets = {"tiny": 12, "tensor-wise": 6, "coordinate-wise": 20, "super": 6, "compact": 4, "factored": 4.125}
-    for name, budget in budgets.items():
-        assert state_bytes(load_config(name).cell.build()) == budget
-        assert f"{budget:.2g} " in presets()[name].read_text() or name == "tiny"
+    """Bytes per parameter of a matrix, and of what has no tiles."""
+    budgets = {
+        "base": (4, 8),
+        "small": (2, 4),
+        "elementwise": (8, 8),
+        "tiny": (8, 12),
+        "tensor-wise": (4, 6),
+        "coordinate-wise": (20, 20),
+        "compact": (2, 4),
+        "factored": (4, 4.125),
+    }
+    for name, (of_matrices, of_others) in budgets.items():
+        cell = load_config(name).cell.build()
+        assert state_bytes(cell) == of_matrices
+        assert sum(slot.bytes_per_parameter("vector", cell.chunk_length) for slot in cell.memory_slots) == of_others
+        assert f"{of_others:.2g} bytes" in presets()[name].read_text() or name in ("tiny", "elementwise")
 
 
 def test_a_file_extends_a_preset_and_another_file(tmp_path: pathlib.Path) -> None:
@@ -65,10 +77,12 @@ def test_a_misspelled_key_is_named_with_the_ones_that_fit(config: pathlib.Path) 
 
 
 def test_a_misspelled_key_of_a_cell_is_named_with_those_of_its_kind(config: pathlib.Path) -> None:
-    message = refused(config, "cell.prior.matrix_stp=0.1")
-    assert "cell.prior.matrix_stp is not a key here" in message and "matrix_step" in message
-    message = refused(config, "cell.matrix_step=0.1")
-    assert "cell.matrix_step is not a key here" in message and "prior" in message and "pooling_levels" in message
+    message = refused(config, "cell.prior.nesterof=0.1")
+    assert "cell.prior.nesterof is not a key here" in message and "nesterov" in message
+    message = refused(config, "cell.prior.steps.matricks=0.1")
+    assert "cell.prior.steps.matricks is not a key here" in message and "matrix" in message
+    message = refused(config, "cell.nesterov=0.1")
+    assert "cell.nesterov is not a key here" in message and "prior" in message and "pooling_levels" in message
 
 
 def test_a_misspelled_key_of_a_network_is_named(config: pathlib.Path) -> None:
@@ -87,7 +101,8 @@ def test_a_misspelled_key_of_a_network_is_named(config: pathlib.Path) -> None:
         ("outer.learning_rate=-1", "outer.learning_rate"),
         ("cell.kind=lstm", "cell"),
         ("cell.momentum=[0.9, 2.0]", "cell.momentum"),
-        ("cell.prior.cautious=2", "cell.prior.cautious"),
+        ("cell.prior.guard=3", "cell.prior.guard"),
+        ("cell.coordinate_wise=['matrix']", "cell"),
         ("minutes=soon", "minutes"),
         ("nonsense=1", "nonsense"),
     ],
@@ -102,9 +117,9 @@ def test_an_override_into_something_that_is_no_table(config: pathlib.Path) -> No
 
 
 def test_overrides_win_and_keep_the_rest(config: pathlib.Path) -> None:
-    loaded = load_config(str(config), ("inner.tasks=5", "cell.kernel=relu", "cell.prior.cautious=0.5"), seed=9)
+    loaded = load_config(str(config), ("inner.tasks=5", "cell.kernel=relu", "cell.prior.guard=0.5"), seed=9)
     prior = loaded.cell.model_dump()["prior"]
-    assert prior == {**load_config(str(config)).cell.model_dump()["prior"], "cautious": 0.5}
+    assert prior == {**load_config(str(config)).cell.model_dump()["prior"], "guard": 0.5}
     assert (loaded.inner.tasks, loaded.inner.truncation, loaded.cell.model_dump()["kernel"]) == (5, 2, "relu")
     assert loaded.seed == loaded.cell.seed == 9
 

@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_refused_with_what_differs(adam: pathlib.Path) -> N
 
 def test_a_cell_with_another_prior_and_state_dtype_fits(config: pathlib.Path) -> None:
     before = freeze(load_config(str(config)).cell.build(), name="b", version="0.0.0")
-    others = ("cell.state_dtype=bfloat16", "cell.seed=9", "cell.sample_chunks=2", "cell.prior.cautious=1.0")
+    others = ("cell.state_dtype=bfloat16", "cell.seed=9", "cell.sample_chunks=2", "cell.prior.nesterov=0.0")
     coarse = load_config(str(config), others)
     warm = starting_from(coarse, Start("b", before))
     assert warm.start == before.digest and warm.cell == coarse.cell != before.config

@@ -56,7 +56,7 @@ def test_a_commutative_primitive_takes_its_inputs_in_either_order(case: Any) -> 
     (equation,) = program(*case).equations
     first, second = (np.asarray(o.value, o.dtype) if isinstance(o, Literal) else o for o in case[1])
     np.testing.assert_array_equal(
-        apply(equation, [first, second], len(first)), apply(equation, [second, first], len(first))
+        apply(equation, [first, second], {"rows": len(first)}), apply(equation, [second, first], {"rows": len(first)})
     )
 
 
@@ -73,7 +73,7 @@ def test_an_elementwise_primitive_works_on_each_place_by_itself(case: Any) -> No
 def test_a_primitive_of_places_takes_each_at_most_once(case: Any) -> None:
     (equation,) = program(*case).equations
     places = np.arange(SMALL.size, dtype=np.float32).reshape(SMALL.shape)
-    taken = apply(equation, [places], len(places)).reshape(-1)
+    taken = apply(equation, [places], {"rows": len(places)}).reshape(-1)
     assert len(np.unique(taken)) == len(taken) and np.isin(taken, places).all()
     is_part = len(taken) < places.size
     assert is_part == (Trait.CUT in PRIMITIVES[equation.primitive].traits)

@@ -36,14 +36,11 @@ class Scripted(AbstractCell):
     sample_chunks: int = eqx.field(static=True, default=16)
     memory_slots: tuple[MemorySlot, ...] = eqx.field(static=True, default=())
 
-    def measure(self, grad: Any) -> Any:
+    def measure(self, param: Any, grad: Any) -> Any:
         return {"square": jnp.sum(grad * grad, axis=1)}
 
     def decode(self, chunks: Chunks, context: Any) -> Any:
         return self.rule(chunks.grad), {}
-
-    def scale(self, context: Any, direction: Any) -> Any:
-        return jnp.ones_like(direction["count"])
 
 
 calls: list[Any] = []
@@ -93,15 +90,18 @@ def breaks(grad: Any) -> Any:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (branches, r"the cell's probe \(test_refused_cells\.py:\d+\) needs to know a value to decide what to compute"),
-        (chooses, r"the cell's probe \(test_refused_cells\.py:\d+\) needs to know a value to decide what to compute"),
-        (sized, r"the cell's probe \(test_refused_cells\.py:\d+\) needs to know a value to decide what to compute"),
-        (as_numpy, r"the cell's probe \(test_refused_cells\.py:\d+\) needs to know a value to decide what to compute"),
-        (prints, r"the cell's probe \(test_refused_cells\.py:\d+\) calls back into Python with debug_"),
-        (asks, r"the cell's probe \(test_refused_cells\.py:\d+\) calls back into Python with pure_callback"),
-        (counts, r"the cell's probe is not the same when it is traced again, so it depends on more than its arguments"),
-        (keeps, r"the cell's probe keeps an array of the trace outside of it, such as in a list"),
-        (breaks, r"the cell's probe \(test_refused_cells\.py:\d+\) cannot be traced: KeyError: 'no such thing'"),
+        (branches, r"the cell's update \(test_refused_cells\.py:\d+\) needs to know a value to decide what to compute"),
+        (chooses, r"the cell's update \(test_refused_cells\.py:\d+\) needs to know a value to decide what to compute"),
+        (sized, r"the cell's update \(test_refused_cells\.py:\d+\) needs to know a value to decide what to compute"),
+        (as_numpy, r"the cell's update \(test_refused_cells\.py:\d+\) needs to know a value to decide what to compute"),
+        (prints, r"the cell's update \(test_refused_cells\.py:\d+\) calls back into Python with debug_"),
+        (asks, r"the cell's update \(test_refused_cells\.py:\d+\) calls back into Python with pure_callback"),
+        (
+            counts,
+            r"the cell's update is not the same when it is traced again, so it depends on more than its arguments",
+        ),
+        (keeps, r"the cell's update keeps an array of the trace outside of it, such as in a list"),
+        (breaks, r"the cell's update \(test_refused_cells\.py:\d+\) cannot be traced: KeyError: 'no such thing'"),
     ],
 )
 def test_what_no_target_could_do_is_refused_by_phase_and_line(rule: Rule, message: str) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from mnemo_compile.cell import cell_config
-from mnemo_compile.program import CLOSED_SET, compile_cell, optimise, Program, rows_of, trace
-from mnemo_compile.step import PHASES
+from mnemo_compile.program import CLOSED_SET, compile_cell, cost, optimise, Program, rows_of, TILE, trace
+from mnemo_compile.step import group_of, PHASES
+from tests.cells import cell_of
 
 Arrays = Mapping[str, Any]
 WEIGHTS = {"a.matrix": np.ones((3, 4), np.float32), "rate": np.float32(0.5) * np.ones((), np.float32)}
@@ -112,11 +113,32 @@ def test_what_others_keep_from_the_garbage_collector_stays_kept(is_frozen: bool)
 def test_every_phase_of_a_cell_is_said_in_the_closed_set(kernel: str) -> None:
     cell = cell_config({"kind": "mnemosyne", "kernel": kernel}).build()
     compiled = compile_cell(cell)
-    assert tuple(compiled.programs) == tuple(name for name in PHASES if name != "share")
+    assert tuple(compiled.programs) == tuple(PHASES)
     used = {equation.primitive for program in compiled.programs.values() for equation in program.equations}
     assert used <= CLOSED_SET
     named = {value.name for program in compiled.programs.values() for value in program.weights}
     assert named == compiled.weights.keys()
+
+
+def test_phases_over_tiles_have_three_free_sizes() -> None:
+    programs = compile_cell(cell_of("tiled")).programs
+    for name, phase in PHASES.items():
+        inputs = {value.name: value.shape for value in programs[name].inputs} if name in programs else {}
+        for value, shape in inputs.items():
+            is_of_places = phase.rows == "tiles" and group_of(value) in ("param", "grad", "memory", "direction")
+            assert (shape == ("rows", *TILE)) == is_of_places, value
+            assert shape[0] == "rows" and (is_of_places or not set(shape) & set(TILE))
+    shapes = {name: operand.shape for name, operand in programs["update_tiles"].outputs}
+    assert shapes == dict.fromkeys(("param", "memory.fast", "memory.slow"), ("rows", *TILE))
+    assert [operand.shape for _, operand in programs["orthogonalise"].outputs] == [("rows", *TILE)]
+
+
+def test_what_a_polar_factor_costs_grows_with_the_tile() -> None:
+    program = compile_cell(cell_of("tiled")).programs["orthogonalise"]
+    one, other = (cost(program, {"height": side, "width": 2 * side}) for side in (16, 32))
+    assert one.equations == other.equations == len(program.equations)
+    # In each of five steps X Xᵀ, its square and a product with X: 2, 1 and 2 cubed heights of products and sums.
+    assert one.operations > 50 * 16**3 and 7.5 < other.operations / one.operations < 8
 
 
 def test_compiling_twice_gives_the_same_programs() -> None:

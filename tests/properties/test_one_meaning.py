@@ -13,7 +13,7 @@ from hypothesis import given, HealthCheck, settings, strategies as st
 from mnemo_compile.cell import AbstractCell
 from mnemo_compile.exporters import optax_function, torch_class
 from mnemo_compile.frozen import FrozenCell
-from mnemo_compile.step import Layout, reference
+from mnemo_compile.step import reference
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -53,7 +53,7 @@ def gradients(shapes: Shapes, history: Sequence[str], seed: int) -> list[list[np
 def true_run(
     cell: AbstractCell, params: list[np.ndarray], history: list[list[np.ndarray]], **options: Any
 ) -> list[np.ndarray]:
-    layout = Layout(tuple(value.shape for value in params), cell.chunk_length, cell.sample_chunks)
+    layout = reference.layout_of(cell, [value.shape for value in params])
     param, state = reference.pack(layout, [jnp.asarray(value) for value in params]), reference.init(cell, layout)
     advance = jax.jit(lambda param, grad, state: reference.step(cell, layout, param, grad, state, **options))
     for grads in history:

@@ -11,7 +11,7 @@ import mnemo_compile
 from mnemo_compile.cell import OPTIONAL
 from mnemo_compile.exporters import exporter_of
 from mnemo_compile.program import compile_cell
-from mnemo_compile.step import CARRIED, FIELDS, group_of, is_lasting, OF_CHUNKS, PHASES, PLAN
+from mnemo_compile.step import CARRIED, FIELDS, group_of, is_lasting, OF_PARTS, PHASES, PLAN
 from mnemo_compile.step.reference import phases_of
 from tests.cells import cell_of
 
@@ -22,7 +22,7 @@ NAMED: Any = types.SimpleNamespace(name="subject", version="1.0.0", digest="0" *
 
 
 def test_a_phase_reads_only_what_there_is_by_then() -> None:
-    groups = {*OF_CHUNKS, *FIELDS, "state"}
+    groups = {*OF_PARTS, *FIELDS, "state"} - {"direction"}
     for phase in PLAN:
         assert set(phase.reads) <= groups, phase.name
         assert not (set(phase.gives) - set(CARRIED)) & groups, "a group is given once"
@@ -49,12 +49,13 @@ def test_what_a_step_carries_on_and_what_decides_is_lasting() -> None:
     assert group_of("memory.fast") == "memory" and group_of("param") == "param"
 
 
-@pytest.mark.parametrize("kind", ["bare", "adam", "trio", "tracks", "levels", "lstm", "mnemosyne"])
+@pytest.mark.parametrize("kind", ["bare", "adam", "trio", "tracks", "levels", "tiled", "lstm", "mnemosyne"])
 def test_a_cell_has_the_phases_whose_methods_it_defines(kind: str) -> None:
     cell = cell_of(kind)
     names = [phase.name for phase in phases_of(cell)]
     assert names == [name for name in PHASES if name in names]
-    assert set(PHASES) - set(names) == set(OPTIONAL) - cell.phases()
+    tiles = {phase.name for phase in PLAN if phase.rows == "tiles"} if not cell.tile else set()
+    assert set(PHASES) - set(names) == set(OPTIONAL) - cell.phases() | tiles
     assert set(compile_cell(cell).programs) <= set(names)
 
 
@@ -90,6 +91,7 @@ def test_no_runtime_names_a_phase() -> None:
         ("exporters/onnx/_ex", "share"),
         ("exporters/onnx/_ex", "update"),
         ("exporters/onnx/_graphs.py", "share"),
+        ("exporters/onnx/_graphs.py", "update"),
         ("exporters/stablehlo/_", "share"),
         ("exporters/stablehlo/_", "update"),
         ("exporters/torch/runtime/", "recall"),

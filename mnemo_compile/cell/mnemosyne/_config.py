@@ -4,17 +4,32 @@ from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
-from ...step import Dtype, Role, ROLES
+from ...step import Dtype, Role, ROLES, TILED
 from .._config import AbstractCellConfig, register_cell, Size
 from .._interface import AbstractCell
 from ._features import Kernel
 
 Fraction = Annotated[float, pydantic.Field(gt=0, lt=1)]
-UpToOne = Annotated[float, pydantic.Field(ge=0, le=1)]
+UpToOne = Annotated[float, pydantic.Field(gt=0, le=1)]
 Step = Annotated[float, pydantic.Field(gt=0, le=1)]
 Bound = Annotated[float, pydantic.Field(ge=0, le=4)]
 Few = Annotated[int, pydantic.Field(ge=1, le=8)]
-Reference = Annotated[int, pydantic.Field(ge=0)]
+
+
+class StepsConfig(pydantic.BaseModel):
+    """The step of each role.
+
+    A tiled matrix moves relative to its root mean square at the first step, and a vector relative to the larger of its
+    root mean square and 1. Others move relative to their present root mean square.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    vector: Step = 0.012
+    matrix: Step = 0.085
+    embedding: Step = 0.066
+    head: Step = 0.066
+    convolution: Step = 0.12
 
 
 class PriorConfig(pydantic.BaseModel):
@@ -22,29 +37,22 @@ class PriorConfig(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    matrix_step: Step = 0.012
-    """Step of a matrix, relative to its root mean square."""
-    vector_step: Step = 0.004
-    """Step of a vector, relative to the larger of its root mean square and 1."""
-    nesterov: Annotated[float, pydantic.Field(ge=0, le=2)] = 0.0
+    tile: Annotated[int, pydantic.Field(ge=0, le=4096)] = 128
+    """Largest side of the tiles whose polar factors are the direction of matrices and convolutions. 0 leaves them out:
+    then every direction is Adam's."""
+    steps: StepsConfig = StepsConfig()
+    pretrained: UpToOne = 0.5
+    """Factor of all steps in a pretrained network."""
+    nesterov: Annotated[float, pydantic.Field(ge=0, le=2)] = 0.7
     """Weight of this step's gradient in the direction, which is added to the gradient that memory recalls."""
-    cautious: UpToOne = 0.0
-    """Fraction of its step that a coordinate loses where its direction is against this step's gradient (Liang et al.
-    2024, arXiv 2411.16085)."""
-    warm_up: Fraction = 0.02
+    guard: Annotated[float, pydantic.Field(ge=0, le=2)] = 0.25
+    """Power of the gradient's norm over its peak that steps shrink with."""
+    warm_up: Fraction = 0.05
     """Fraction of the horizon over which the step grows from zero."""
-    annealing: Literal["cosine", "linear"] = "cosine"
+    annealing: Literal["cosine", "linear"] = "linear"
     """How the step shrinks towards the horizon."""
-    reference_horizon: Reference = 0
-    """Over a horizon longer than this, steps shrink by the root of the ratio; 0 turns this off."""
-    reference_matrices: Reference = 0
-    """In a network of more matrices than this, steps shrink by the root of the ratio; 0 turns this off."""
-    reference_width: Reference = 0
-    """In a matrix wider than this, steps shrink by the root of the ratio; 0 turns this off. The width is that of a
-    square matrix with as many coordinates."""
-    signal_to_noise: UpToOne = 0.0
-    """Power of the direction's root mean square that the step grows with. At 0, steps have one size however noisy the
-    gradients are. At 1, steps follow the ratio of signal to noise as Adam's do (Kingma and Ba 2015, section 2.1)."""
+    last_step: Fraction = 0.01
+    """Fraction of the step that remains at the horizon and after it."""
 
 
 @register_cell
@@ -55,6 +63,8 @@ class MnemosyneConfig(AbstractCellConfig):
 
     kind: Literal["mnemosyne"] = "mnemosyne"
     prior: PriorConfig = PriorConfig()
+    network: bool = True
+    """Whether there is a network. Without it the cell is its prior, and the settings of the network do not count."""
     token: Size = 8
     """Length of chunk tokens and meta-tokens."""
     meta_tokens: Size = 2
@@ -114,6 +124,16 @@ class MnemosyneConfig(AbstractCellConfig):
             raise ValueError("coordinate_wise needs a memory of gradients, and momentum = [] leaves none")
         if self.agreement and not self.momentum:
             raise ValueError("agreement = true compares with a memory of gradients, and momentum = [] leaves none")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _fits_tiles(self) -> "MnemosyneConfig":
+        both = [role for role in self.coordinate_wise if role in TILED] if self.prior.tile else []
+        if both:
+            raise ValueError(
+                f"coordinate_wise holds {both[0]}, whose tiles need a memory of the tensor; leave it out, or set "
+                "tile = 0 in the prior"
+            )
         return self
 
     def build(self) -> AbstractCell:

@@ -33,7 +33,7 @@ def describe(tensors: Tensors, timing: Timing, sizes: Sizes, mean_squares: MeanS
         soft_clip(0.2 * jnp.log(clock["step"] + 1), 2.0),
         0.2 * jnp.log(evenness + 1e-6),
         0.25 * relative_log(mean_squares.now, mean_squares.total / mean_squares.weight),
-        soft_clip(0.5 * jnp.log(sizes.rms / sizes.floor + 1e-3), 2.0),
+        soft_clip(0.5 * jnp.log(sizes.rms / sizes.usual + 1e-3), 2.0),
     ]
 
 

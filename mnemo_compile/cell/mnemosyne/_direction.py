@@ -1,21 +1,18 @@
-"""The direction: the gradient that each coordinate's memory recalls, over the root of the second moment."""
+"""The direction: the gradient that each coordinate's memory recalls, over the root of the second moment.
+
+In a tile of a matrix the step takes the polar factor in the place of that division.
+"""
 
 from typing import NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...step import Dtype, MemorySlot
-from .._records import Chunks, Rows, Tensors
+from .._records import Chunks, Rows, Tensors, Tiles
 from ._gradient_memory import AbstractGradientMemory
 from ._numbers import relative_log, soft_clip, total
 from ._second_moment import Moment, SecondMoment
-from ._types import Grid, InitialState, NamedRows
-
-CAUTION = 1e-3
-"""Product of direction and gradient, both over the root of the second moment, at which a coordinate loses half of what
-`cautious` may take. A coordinate without gradient keeps its step."""
+from ._types import Grid, InitialState, NamedRows, Tile
 
 
 class Signals(NamedTuple):
@@ -49,18 +46,11 @@ class Direction(eqx.Module):
     second_moment: SecondMoment
     coefficients: tuple[float, ...] = eqx.field(static=True)
     """The prior's coefficients for the read, this step's gradient, and each head but the first."""
-    cautious: float = eqx.field(static=True)
-    """Fraction of its step that a coordinate loses where its direction is against this step's gradient."""
 
-    def __init__(self, memory: AbstractGradientMemory, second_moment: SecondMoment, nesterov: float, cautious: float):
+    def __init__(self, memory: AbstractGradientMemory, second_moment: SecondMoment, nesterov: float):
         self.memory = memory
         self.second_moment = second_moment
         self.coefficients = (1.0, nesterov, *(0.0,) * memory.heads)[: memory.heads + 1]
-        self.cautious = cautious
-
-    def slots(self, dtype: Dtype) -> tuple[MemorySlot, ...]:
-        """The memory slots of coordinates and chunks."""
-        return (*self.memory.slots(dtype), *self.second_moment.slots(dtype))
 
     def initial_state(self) -> InitialState:
         """The tensor's state before the first step."""
@@ -94,21 +84,26 @@ class Direction(eqx.Module):
             memory={**recollection.memory, **moment.memory},
         )
 
-    def combine(self, reading: Reading, bend: Float[Array, "terms chunks length"]) -> Grid:
+    def combine(self, reading: Reading, bend: Float[Array, "terms chunks length"] | None) -> Grid:
         """The direction. `bend` holds the network's additions to the coefficients."""
         slope, heads = soft_clip(reading.signals.slope), reading.signals.heads
         terms = [reading.attended, *([slope] if heads else []), *heads[1:]]
-        products = [
-            (coefficient + bend[place]) * term
-            for place, (coefficient, term) in enumerate(zip(self.coefficients, terms, strict=True))
-        ]
-        direction = total(products)
-        return self._masked(direction, slope) if self.cautious else direction
+        if bend is None:
+            terms, coefficients = terms[: self._used], self.coefficients[: self._used]
+        else:
+            coefficients = [coefficient + bend[place] for place, coefficient in enumerate(self.coefficients)]
+        return total([coefficient * term for coefficient, term in zip(coefficients, terms, strict=True)])
 
-    def _masked(self, direction: Grid, slope: Grid) -> Grid:
-        """The direction, smaller where it is against the gradient."""
-        against = jnp.maximum(-direction * slope, 0)
-        return direction * (1 - self.cautious * against / (against + CAUTION))
+    def compose(self, tiles: Tiles, context: Rows) -> tuple[Tile, NamedRows]:
+        """What the direction of tiles is made of, and their next memory."""
+        attended, memory = self.memory.attend(tiles, context)
+        weight = self.coefficients[1] if self.memory.heads else 0.0
+        return attended + weight * tiles.grad, memory
+
+    @property
+    def _used(self) -> int:
+        """Terms whose coefficient is not zero in the prior."""
+        return len([coefficient for coefficient in self.coefficients if coefficient])
 
 
 def _signals(chunks: Chunks, means: list[Grid], moment: Moment, context: Rows) -> Signals:

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...step import Dtype, MemorySlot, Role, ROLES
-from .._records import Chunks, Rows, Tensors
+from .._records import Chunks, Rows, Tensors, Tiles
 from ._memory import discount, log_rate
 from ._numbers import soft_clip, total
-from ._types import Grid, InitialState, NamedRows
+from ._types import Grid, InitialState, NamedRows, Tile
 
 DESCRIPTORS = 4
 """How many numbers make a coordinate's own keys and queries."""
@@ -35,6 +35,8 @@ class AbstractGradientMemory(eqx.Module):
     """Weighted sums of a coordinate's gradients, and attention that reads them."""
 
     heads: eqx.AbstractVar[int]
+    features: eqx.AbstractVar[int]
+    """Features per head."""
 
     @abc.abstractmethod
     def slots(self, dtype: Dtype) -> tuple[MemorySlot, ...]:
@@ -58,11 +60,16 @@ class AbstractGradientMemory(eqx.Module):
     def decode(self, chunks: Chunks, root: Grid, context: Rows) -> Recollection:
         """Writes this step's gradient and reads the memory. `root` is 1 over the root of the second moment."""
 
+    @abc.abstractmethod
+    def attend(self, tiles: Tiles, context: Rows) -> tuple[Tile, NamedRows]:
+        """The read of tiles after this step's gradient has been written, and the next memory."""
+
 
 class NoGradientMemory(AbstractGradientMemory):
     """No memory: the direction sees only the gradient of this step."""
 
     heads: int = eqx.field(static=True, default=0)
+    features: int = eqx.field(static=True, default=0)
 
     def slots(self, dtype: Dtype) -> tuple[MemorySlot, ...]:
         return ()
@@ -80,6 +87,9 @@ class NoGradientMemory(AbstractGradientMemory):
 
     def decode(self, chunks: Chunks, root: Grid, context: Rows) -> Recollection:
         return Recollection(chunks.grad, [], {})
+
+    def attend(self, tiles: Tiles, context: Rows) -> tuple[Tile, NamedRows]:
+        return tiles.grad, {}
 
 
 class TensorWiseMemory(AbstractGradientMemory):
@@ -130,6 +140,10 @@ class TensorWiseMemory(AbstractGradientMemory):
         attended = total([read[:, i, None] * m for i, m in enumerate(sums)])
         means = _means(sums, _columns(context["weight"]), self.features)
         return Recollection(attended, means, dict(zip(self.names, sums, strict=True)))
+
+    def attend(self, tiles: Tiles, context: Rows) -> tuple[Tile, NamedRows]:
+        decay = _decay(self.log_rate, self.features)
+        return _attend(tiles, self.names, decay, context["write"], context["read"])
 
 
 class CoordinateWiseMemory(AbstractGradientMemory):
@@ -218,6 +232,13 @@ class CoordinateWiseMemory(AbstractGradientMemory):
         attended = attended / total([ask[i] * weight for i, weight in enumerate(weights)])
         return Recollection(attended, _means(sums, weights, self.features), memory)
 
+    def attend(self, tiles: Tiles, context: Rows) -> tuple[Tile, NamedRows]:
+        """Tiles have the tensor's keys and queries."""
+        ask = query_feature(context["query"], self.read_bias)
+        read = ask / jnp.sum(ask * context["weight"], axis=1)[:, None]
+        decay = _decay(self.log_rate, self.features)
+        return _attend(tiles, self.names, decay, key_feature(context["key"]), read)
+
     def _weights(self, chunks: Chunks) -> list[Grid]:
         return [jnp.maximum(chunks.memory[f"{name}_weight"], LEAST_WEIGHT) for name in self.names]
 
@@ -273,6 +294,20 @@ def _read_bias(heads: int, features: int) -> Float[Array, " i"]:
 def _decay(log_rate: Float[Array, " heads"], features: int) -> Float[Array, " i"]:
     """λ of each feature. Features of one head have the same λ."""
     return jnp.repeat(discount(log_rate), features)
+
+
+def _attend(
+    tiles: Tiles,
+    names: tuple[str, ...],
+    decay: Float[Array, " i"],
+    write: Float[Array, "tiles i"],
+    read: Float[Array, "tiles i"],
+) -> tuple[Tile, NamedRows]:
+    """Σ read_i m_i of each coordinate, and the next sums m."""
+    memory = {
+        name: decay[i] * tiles.memory[name] + write[:, i, None, None] * tiles.grad for i, name in enumerate(names)
+    }
+    return total([read[:, i, None, None] * memory[name] for i, name in enumerate(names)]), memory
 
 
 def _columns(rows: Float[Array, "chunks i"]) -> list[Float[Array, "chunks one"]]:

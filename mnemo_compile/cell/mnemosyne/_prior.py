@@ -4,29 +4,33 @@ Its direction is in `_direction.py`.
 """
 
 import functools
-import operator
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from .._records import Chunks, Rows, Tensors
+from ...step import Role, ROLES, TILED
+from .._records import Rows, Tensors
 from ._config import PriorConfig
-from ._numbers import TINY, valid_count
-from ._types import NamedRows, PerTensor
+from ._numbers import TINY, total
+from ._types import Grid, InitialState, NamedRows, PerTensor
 
 WARM_UP_STEPS = 20.0
 """Steps over which the step grows if the horizon is unknown."""
-LAST_STEP = 0.01
-"""Fraction of the step that remains at the horizon and after it."""
-DIRECTION_FLOOR = 0.2
-"""Lower bound of the root mean square that the direction is divided by. Where a gradient touches few coordinates,
-or none in the sample, the step is at most 1 / DIRECTION_FLOOR times Adam's."""
-USUAL_DIRECTION = 0.5
-"""A direction with this root mean square takes the same step at any `signal_to_noise`. The root mean square is 1 where
-all gradients agree. It is about 0.25 where they are noise: an average with a discount of 0.9 leaves √0.053."""
+SMOOTHING = 0.95
+"""Discount of the gradient's norm in the mean that the guard compares with its peak."""
+LEAST_RATIO = 1e-4
+"""Lower bound of the gradient's norm over its peak."""
+LEAST_REFERENCE = 0.02
+"""A tensor whose first root mean square is below this fraction of the usual one counts as one that starts at zero."""
+GAIN_SPREAD = 1e-4
+"""A vector is a trained gain if its variance is more than this fraction of its squared mean, and at most a quarter.
+The gains of a new network are all 1, and its biases are zero, or random around zero."""
+LEAST_GAINS = 16
+"""Entries of a trained gain, at least. A third of all pairs of random biases look like one, and 1 in 10⁵ of so many."""
 
 
 class Timing(NamedTuple):
@@ -42,84 +46,125 @@ class Sizes(NamedTuple):
     """The size of a tensor's entries."""
 
     rms: PerTensor
-    """Root mean square of the sampled parameters."""
-    floor: PerTensor
-    """Lower bound of the root mean square that the step of a matrix is relative to."""
+    """Root mean square of the parameters."""
+    usual: PerTensor
+    """What it usually is in a new matrix of as many entries."""
+
+
+class Guard(NamedTuple):
+    """How large the tensor's gradient is beside its largest so far. Norms are smoothed over about twenty steps."""
+
+    norm: PerTensor
+    """Discounted sum of the root mean squares of the gradient."""
+    weight: PerTensor
+    """The discounted number of steps in the sum."""
+    peak: PerTensor
+    """The greatest mean so far."""
+
+    @property
+    def log_ratio(self) -> PerTensor:
+        """Logarithm of the mean over the peak, 0 for a tensor that never had a gradient."""
+        mean = self.norm / self.weight
+        return jnp.log(jnp.maximum((mean + TINY) / (self.peak + TINY), LEAST_RATIO))
 
 
 class Prior(eqx.Module):
-    """A hand-designed optimizer: the sizes of its steps, their schedule, and how they scale.
+    """A hand-designed optimizer: the sizes of its steps, their schedule, and how they scale. Its numbers are weights.
 
-    A step is relative to the root mean square of the tensor's entries. Steps shrink over a long horizon, where noise
-    adds up over the steps; in a deep network, where the changes of all tensors add up; and in a wide matrix, where the
-    changes of its inputs add up (Yang et al. 2022, arXiv 2203.03466: Adam's step shrinks by the width, which is the
-    root of the width relative to the matrix).
+    A tiled matrix moves relative to the geometric mean of its root mean square at the first step and the usual one.
+    So a matrix that has grown takes no larger steps, which would make it grow further.
     """
 
-    config: PriorConfig = eqx.field(static=True)
+    log_steps: Float[Array, " roles"]
+    """Logarithm of each role's step."""
+    log_pretrained: Float[Array, ""]
+    """Logarithm of the factor of all steps in a pretrained network."""
+    log_warm_up: Float[Array, ""]
+    """Logarithm of the fraction of the horizon over which the step grows from zero."""
+    log_last: Float[Array, ""]
+    """Logarithm of the fraction of the step that remains at the horizon and after it."""
+    guard_power: Float[Array, ""]
+    """Power of the gradient's norm over its peak that steps shrink with."""
     anneal: Callable[[PerTensor], PerTensor] = eqx.field(static=True)
     """Fraction of the step that remains, from the progress."""
-    reductions: tuple[tuple[int, Callable[[Tensors], PerTensor]], ...] = eqx.field(static=True)
-    """Reference numbers, each with the function that gives the number of a tensor."""
+    is_tiled: bool = eqx.field(static=True)
 
     def __init__(self, config: PriorConfig):
-        self.config = config
+        self.log_steps = jnp.log(jnp.array([getattr(config.steps, role) for role in ROLES]))
+        self.log_pretrained = jnp.array(math.log(config.pretrained))
+        self.log_warm_up = jnp.array(math.log(config.warm_up))
+        self.log_last = jnp.array(math.log(config.last_step))
+        self.guard_power = jnp.array(config.guard)
         self.anneal = {"cosine": cosine, "linear": linear}[config.annealing]
-        numbers = {
-            horizon: config.reference_horizon,
-            matrices: config.reference_matrices,
-            width: config.reference_width,
-        }
-        self.reductions = tuple((reference, number) for number, reference in numbers.items() if reference)
+        self.is_tiled = config.tile > 0
 
-    @property
-    def has_share(self) -> bool:
-        """Whether a tensor's step depends on the other tensors."""
-        return self.config.reference_matrices > 0
+    def initial_state(self) -> InitialState:
+        """The tensor's state before the first step."""
+        names = ("age", "first_rms", "norm", "norm_weight", "norm_peak", "pretrained")
+        return {name: jnp.zeros(()) for name in names}
 
-    def encode(self, chunks: Chunks) -> NamedRows:
-        """Terms of the sums that give the size of the tensor's entries."""
-        square = jnp.sum(chunks.param * chunks.param, axis=1)
-        return {"param_square": square, "count": valid_count(chunks.valid, chunks.grad.dtype)}
+    def measure(self, param: Grid) -> NamedRows:
+        """Moments of the parameters of each chunk."""
+        return {"param_sum": jnp.sum(param, axis=1), "param_square": jnp.sum(param * param, axis=1)}
 
     def share(self, tensors: Tensors) -> NamedRows:
-        """Terms of the number of matrices in the network."""
-        return {"matrices": tensors.shape["matrix"]} if self.has_share else {}
+        """A term of the number of trained gains in the network."""
+        state = tensors.state
+        return {"trained": jnp.where(state["age"] > 0, state["pretrained"], _is_trained_gain(tensors))}
+
+    def guard(self, tensors: Tensors) -> Guard:
+        """The gradient's norm, with that of this step."""
+        state = tensors.state
+        now = jnp.sqrt(tensors.moments["square"] / tensors.shape["coordinates"])
+        norm, weight = SMOOTHING * state["norm"] + now, SMOOTHING * state["norm_weight"] + 1
+        return Guard(norm, weight, jnp.maximum(state["norm_peak"], norm / weight))
 
     def sizes(self, tensors: Tensors) -> Sizes:
         """The size of the tensor's entries."""
-        rms = jnp.sqrt(tensors.summary["param_square"] / tensors.summary["count"] + TINY)
+        rms = jnp.sqrt(tensors.moments["param_square"] / tensors.shape["coordinates"] + TINY)
         # 0.3 / √fan-in, with the fan-in of a square matrix of as many coordinates: the same for any transpose.
-        return Sizes(rms, 0.3 * jnp.exp(-0.25 * jnp.log(tensors.shape["coordinates"])))
+        return Sizes(rms, 0.3 * jnp.exp(-0.25 * jnp.log(tensors.shape["area"])))
 
-    def timing(self, clock: Rows) -> Timing:
-        """Warm-up and annealing."""
-        step, total = clock["step"], clock["total"]
-        length = jnp.maximum(total, 1)
+    def timing(self, clock: Rows, age: PerTensor | None = None) -> Timing:
+        """Warm-up and annealing. `age` counts the steps of a tensor that joined later."""
+        step, horizon = clock["step"], clock["total"]
+        length = jnp.maximum(horizon, 1)
         progress = jnp.minimum(step / length, 1)
-        warm_up = jnp.where(total > 0, jnp.maximum(self.config.warm_up * length, 1), WARM_UP_STEPS)
-        annealed = LAST_STEP + (1 - LAST_STEP) * self.anneal(progress)
-        schedule = jnp.minimum((step + 1) / warm_up, 1) * jnp.where(total > 0, annealed, 1)
-        return Timing(schedule, progress * (total > 0).astype(step.dtype))
+        warm_up = jnp.where(horizon > 0, jnp.maximum(jnp.exp(self.log_warm_up) * length, 1), WARM_UP_STEPS)
+        last = jnp.exp(self.log_last)
+        annealed = last + (1 - last) * self.anneal(progress)
+        growth = jnp.minimum(((step if age is None else age) + 1) / warm_up, 1)
+        schedule = growth * jnp.where(horizon > 0, annealed, 1)
+        return Timing(schedule, progress * (horizon > 0).astype(step.dtype))
 
-    def step(self, tensors: Tensors) -> PerTensor:
-        """The size of this step, if the root mean square of the direction is `USUAL_DIRECTION`."""
-        rms, floor = self.sizes(tensors)
-        step = jnp.where(
-            tensors.shape["matrix"] > 0,
-            self.config.matrix_step * jnp.maximum(rms, floor),
-            self.config.vector_step * jnp.maximum(rms, 1),
-        )
-        step = step * self.timing(tensors.clock).schedule
-        factors = [root_ratio(reference, number(tensors)) for reference, number in self.reductions]
-        return step * functools.reduce(operator.mul, factors) if factors else step
-
-    def scale(self, step: PerTensor, direction: Rows) -> PerTensor:
-        """The factor of a direction with these sums over the sample."""
-        rms = jnp.maximum(jnp.sqrt(direction["square"] / direction["count"] + TINY), DIRECTION_FLOOR)
-        if self.config.signal_to_noise:
-            step = step * jnp.exp(self.config.signal_to_noise * jnp.log(rms * (1 / USUAL_DIRECTION)))
-        return step / rms
+    def recall(self, tensors: Tensors) -> tuple[PerTensor, NamedRows]:
+        """The size of this step, and the next state."""
+        state, guard = tensors.state, self.guard(tensors)
+        age, (rms, usual) = state["age"], self.sizes(tensors)
+        is_new = age <= 0
+        first_rms = jnp.where(is_new, rms, state["first_rms"])
+        seen = (tensors.network["trained"] > 0).astype(age.dtype)
+        pretrained = jnp.where(is_new, seen, state["pretrained"])
+        option = tensors.hyper["pretrained"]
+        is_pretrained = jnp.where(option < 0, pretrained, option)
+        factor = jnp.exp(self.log_pretrained * is_pretrained + self.guard_power * guard.log_ratio)
+        role = tensors.shape["role"]
+        reference = jnp.where(_is_among(role, ("vector",)), jnp.maximum(rms, 1), jnp.maximum(rms, usual))
+        if self.is_tiled:
+            # A tensor that starts at zero has no size of its own.
+            geometric = jnp.sqrt(jnp.where(first_rms < LEAST_REFERENCE * usual, usual, first_rms) * usual)
+            reference = jnp.where(_is_among(role, TILED), geometric, reference)
+        log_step = total([self.log_steps[i] * (role == i).astype(role.dtype) for i in range(len(ROLES))])
+        step = jnp.exp(log_step) * reference * factor * self.timing(tensors.clock, age).schedule
+        has_begun = ((age > 0) | (tensors.moments["square"] > 0)).astype(age.dtype)
+        return step, {
+            "age": age + has_begun,
+            "first_rms": first_rms,
+            "norm": guard.norm,
+            "norm_weight": guard.weight,
+            "norm_peak": guard.peak,
+            "pretrained": pretrained,
+        }
 
 
 def cosine(progress: PerTensor) -> PerTensor:
@@ -132,21 +177,15 @@ def linear(progress: PerTensor) -> PerTensor:
     return 1 - progress
 
 
-def horizon(tensors: Tensors) -> PerTensor:
-    """Steps of the training, 0 if unknown."""
-    return tensors.clock["total"]
+def _is_among(role: PerTensor, roles: Sequence[Role]) -> Array:
+    return functools.reduce(jnp.logical_or, [role == ROLES.index(each) for each in roles])
 
 
-def matrices(tensors: Tensors) -> PerTensor:
-    """Matrices of the network."""
-    return tensors.network["matrices"]
-
-
-def width(tensors: Tensors) -> PerTensor:
-    """Width of a square matrix with as many coordinates, which is the same for any transpose; 1 for a vector."""
-    return jnp.where(tensors.shape["matrix"] > 0, jnp.sqrt(tensors.shape["coordinates"]), 1)
-
-
-def root_ratio(reference: int, number: PerTensor) -> PerTensor:
-    """√(reference / number), at most 1."""
-    return jnp.minimum(jax.lax.rsqrt(jnp.maximum(number, 1) * (1 / reference)), 1)
+def _is_trained_gain(tensors: Tensors) -> PerTensor:
+    """1 for a vector of enough entries of one sign and roughly one size that are not all the same."""
+    count, moments = tensors.shape["coordinates"], tensors.moments
+    mean = moments["param_sum"] / count
+    variance = moments["param_square"] / count - mean * mean
+    is_gain = (variance < 0.25 * mean * mean) & (variance > GAIN_SPREAD * mean * mean)
+    is_gain &= count >= LEAST_GAINS
+    return (is_gain & _is_among(tensors.shape["role"], ("vector",))).astype(count.dtype)

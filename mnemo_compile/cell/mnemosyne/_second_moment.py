@@ -111,9 +111,10 @@ class FactoredEstimate(AbstractEstimate):
         return {"place_square": grad * grad}
 
     def recall(self, tensors: Tensors, decay: Decay, total: Float[Array, " rows"]) -> tuple[NamedRows, NamedRows]:
-        coordinates = tensors.shape["coordinates"]
+        coordinates, run = tensors.shape["coordinates"], tensors.shape["run"]
         places = jnp.arange(self.length, dtype=coordinates.dtype)
-        count = jnp.floor((coordinates[:, None] - 1 - places) * (1 / self.length)) + 1
+        of_run = jnp.floor((run[:, None] - 1 - places) * (1 / self.length)) + 1
+        count = of_run * (coordinates / run)[:, None]
         now = tensors.moments["place_square"] / jnp.maximum(count, 1)
         square = decay * tensors.state["place_square"] + now
         return {"place": square / (total + TINY)[:, None]}, {"place_square": square}

@@ -4,6 +4,8 @@ from jaxtyping import Array, Float
 
 Grid = Float[Array, "chunks length"]
 """A number per coordinate."""
+Tile = Float[Array, "tiles height width"]
+"""A number per coordinate of a tile."""
 PerTensor = Float[Array, " tensors"]
 """A number per tensor."""
 NamedRows = dict[str, Float[Array, "rows ..."]]

@@ -8,16 +8,14 @@ from ._readme import (
     phases_note as phases_note,
 )
 from ._rollout import AbstractOneTensorExport as AbstractOneTensorExport
-from ._shapes import (
-    carried as carried,
+from ._signature import (
+    AXES as AXES,
+    CHUNKS as CHUNKS,
     COUNTERS as COUNTERS,
-    is_per_chunk as is_per_chunk,
-    memory as memory,
-    network as network,
+    function_name as function_name,
     NUMBERS as NUMBERS,
-    share_inputs as share_inputs,
-    SIZES as SIZES,
-    state as state,
-    step_inputs as step_inputs,
+    Signature as Signature,
+    signatures as signatures,
 )
 from ._step import AbstractTensor as AbstractTensor, share_outputs as share_outputs, step_outputs as step_outputs
+from ._view import View as View, views_of as views_of

@@ -1,12 +1,12 @@
 """The step of one tensor, written once for every target with its own kind of arrays."""
 
 import abc
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
-from ...program import CompiledCell
 from ...step import CARRIED, group_of, Phase
-from ._shapes import network, share_phases
+from ._signature import Signature
 
 T = TypeVar("T")
 """An array of the target."""
@@ -15,10 +15,10 @@ T = TypeVar("T")
 class AbstractTensor(abc.ABC, Generic[T]):
     """One tensor during its step.
 
-    Phases over chunks read its arrays. `rows` holds the values of the tensor as a whole, with one row each.
+    Phases over chunks and tiles read its arrays. `rows` holds the values of the tensor as a whole, with one row each.
     """
 
-    compiled: CompiledCell
+    signature: Signature
     rows: dict[str, T]
 
     @abc.abstractmethod
@@ -31,7 +31,11 @@ class AbstractTensor(abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     def advance(self, phase: Phase) -> dict[str, T]:
-        """The next values of the tensor's arrays, without padding."""
+        """The next values of the tensor's arrays, from a phase over all chunks."""
+
+    @abc.abstractmethod
+    def advance_tiles(self, phases: Sequence[Phase]) -> dict[str, T]:
+        """The next values of the tensor's arrays, from consecutive phases over tiles."""
 
     @abc.abstractmethod
     def all_finite(self, values: Sequence[T]) -> T:
@@ -46,7 +50,7 @@ class AbstractTensor(abc.ABC, Generic[T]):
         """The outputs `next.step`, `next.skipped` and `finite`."""
 
     def run(self, phase: Phase) -> dict[str, T]:
-        """The outputs of a phase."""
+        """The outputs of a phase over tensors or chunks."""
         if phase.rows == "tensors":
             return self.of_tensor(phase)
         return self.advance(phase) if phase.reduce is None else self.total(phase)
@@ -55,32 +59,37 @@ class AbstractTensor(abc.ABC, Generic[T]):
 def step_outputs(tensor: AbstractTensor[T]) -> dict[str, T]:
     """The outputs of the whole step. The network's sums come from outside and are among the rows already."""
     outputs: dict[str, T] = {}
-    finite = None
-    for phase in tensor.compiled.plan:
-        if phase.reduce == "network":
+    for is_of_tiles, phases in itertools.groupby(tensor.signature.plan, lambda phase: phase.rows == "tiles"):
+        if is_of_tiles:
+            outputs.update(_next(tensor.advance_tiles(tuple(phases))))
             continue
-        results = tensor.run(phase)
-        if phase.decides:
-            sums = [tensor.rows[name] for name in network(tensor.compiled)]
-            finite = tensor.rows["finite"] = tensor.all_finite([*results.values(), *sums])
-        outputs.update(_next_values(tensor, phase, results))
-        tensor.rows.update((name, row) for name, row in results.items() if group_of(name) not in CARRIED)
-    assert finite is not None
-    return {**outputs, **tensor.counters(finite)}
+        for phase in phases:
+            if phase.reduce != "network":
+                outputs.update(_run(tensor, phase))
+    return {**outputs, **tensor.counters(tensor.rows["finite"])}
 
 
-def _next_values(tensor: AbstractTensor[T], phase: Phase, results: Mapping[str, T]) -> dict[str, T]:
-    """The outputs of a phase that the next step needs."""
-    values = {name: value for name, value in results.items() if group_of(name) in CARRIED}
+def _run(tensor: AbstractTensor[T], phase: Phase) -> dict[str, T]:
+    """Runs a phase. Its rows serve later phases, and what it carries to the next step is an output."""
+    results = tensor.run(phase)
+    if phase.decides:
+        sums = [tensor.rows[name] for name in tensor.signature.network]
+        tensor.rows["finite"] = tensor.all_finite([*results.values(), *sums])
+    carried = {name: value for name, value in results.items() if group_of(name) in CARRIED}
+    tensor.rows.update((name, row) for name, row in results.items() if name not in carried)
     if phase.rows == "tensors":
-        values = {name: tensor.without_row(name, row) for name, row in values.items()}
+        carried = {name: tensor.without_row(name, row) for name, row in carried.items()}
+    return _next(carried)
+
+
+def _next(values: Mapping[str, T]) -> dict[str, T]:
     return {f"next.{name}": value for name, value in values.items()}
 
 
 def share_outputs(tensor: AbstractTensor[T]) -> dict[str, T]:
     """The tensor's terms of the sums over the network."""
     outputs: dict[str, T] = {}
-    for phase in share_phases(tensor.compiled):
+    for phase in tensor.signature.share_phases:
         results = tensor.run(phase)
         if phase.reduce == "network":
             outputs.update((name, tensor.without_row(name, row)) for name, row in results.items())

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,8 @@ class Rows(NamedTuple):
     """The name of the free size, or 1."""
     number: ir.Value
     """The number as a value of shape (1,) and dtype int64."""
+    others: Mapping[Dim, ir.Value] = MappingProxyType({})
+    """The other free sizes of the phase, by name: those of a tile."""
 
 
 def data_type(dtype: str, what: str) -> ir.DataType:
@@ -80,6 +83,8 @@ class Builder:
         self.table = table
         self.initializers: dict[str, ir.Value] = {}
         self.counts: collections.Counter[str] = collections.Counter()
+        self.sizes: Mapping[Dim, ir.Value] = {}
+        """The free sizes, other than the number of rows, of the phase that is being added."""
 
     def op(self, kind: str, *inputs: ir.Value, **attributes: int | str | Sequence[int]) -> ir.Value:
         """A node with one output, named after its kind."""
@@ -160,6 +165,7 @@ class Builder:
         The outputs with all rows. Each is a separate value.
         """
         env: dict[Operand, ir.Value] = {value: inputs[value.name] for value in program.inputs}
+        self.sizes = rows.others
 
         def read(operand: Operand) -> ir.Value:
             if isinstance(operand, Literal):
@@ -190,6 +196,7 @@ class Builder:
         """The value with its single row repeated."""
         if rows.name == 1 or _ROWS not in operand.shape or _has_many(operand, value):
             return value
+        # Expanding keeps the axes of which the requested size is 1.
         sizes = [rows.number if size == _ROWS else self.ints(1) for size in operand.shape]
         repeated = self.op("Expand", value, self.op("Concat", *sizes, axis=0) if len(sizes) > 1 else rows.number)
         return typed(repeated, [_size(size, rows.name) for size in operand.shape], operand.dtype)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ...cell import AbstractCell
 from ...errors import MnemoError
-from ..one_tensor import AbstractOneTensorExport
+from ..one_tensor import AbstractOneTensorExport, function_name
 
 
 class _Session:
@@ -41,13 +42,16 @@ class _Session:
 class OnnxExport(AbstractOneTensorExport):
     """Phases run without the runtime's optimizations and the step with all of them, so that both are verified."""
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, cell: AbstractCell, folder: pathlib.Path):
+        self.cell = cell
         self.folder = folder
         self.phases: dict[str, _Session] = {}
-        names = ["init", "update", *(["share"] if (folder / "share.onnx").exists() else [])]
+        kinds = (False, True) if cell.tile else (False,)
+        names = [function_name(function, kind) for kind in kinds for function in ("init", "update")]
         self.functions = {name: _Session(folder / f"{name}.onnx", "ORT_ENABLE_ALL") for name in names}
-        if not self.has_share and any(name.startswith("network.") for name in self.functions["update"].inputs):
-            raise MnemoError(f"{folder / 'share.onnx'} is missing; export the cell again")
+        if any(name.startswith("network.") for name in self.functions["update"].inputs):
+            for name in [function_name("share", kind) for kind in kinds]:
+                self.functions[name] = _Session(folder / f"{name}.onnx", "ORT_ENABLE_ALL")
 
     @property
     def has_share(self) -> bool:

@@ -9,6 +9,7 @@ from ...program import CompiledCell
 from ...verify import AbstractExport
 from .._interface import AbstractExporter
 from .._text import write_text
+from ..one_tensor import signatures
 from ._builder import finished, serialised
 from ._export import OnnxExport
 from ._graphs import init_graph, phase_graph, share_graph, step_graph
@@ -17,7 +18,10 @@ from ._text import model_text
 
 
 class OnnxExporter(AbstractExporter):
-    """Writes `init.onnx`, `update.onnx`, `share.onnx` if the cell has that phase, `phases/` and a README."""
+    """Writes `init.onnx`, `update.onnx`, `share.onnx` if the cell has that phase, `phases/` and a README.
+
+    If the cell has tiles, there are `init_matrix.onnx`, `update_matrix.onnx` and `share_matrix.onnx` too.
+    """
 
     @property
     def name(self) -> str:
@@ -34,15 +38,16 @@ class OnnxExporter(AbstractExporter):
         return "\n\n".join(model_text(name, model) for name, model in _models(frozen, compiled).items()) + "\n"
 
     def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractExport:
-        return OnnxExport(folder)
+        return OnnxExport(frozen.cell(), folder)
 
 
 def _models(frozen: FrozenCell, compiled: CompiledCell) -> dict[str, ir.Model]:
     """Every model, by the name of its file."""
-    graphs = {
-        "init.onnx": init_graph(compiled),
-        **({"share.onnx": share_graph(compiled)} if "share" in compiled.programs else {}),
-        "update.onnx": step_graph(compiled),
-        **{f"phases/{name}.onnx": phase_graph(program) for name, program in compiled.programs.items()},
-    }
+    graphs: dict[str, ir.Graph] = {}
+    for signature in signatures(compiled):
+        graphs[f"{signature.path('init')}.onnx"] = init_graph(signature)
+        if signature.network:
+            graphs[f"{signature.path('share')}.onnx"] = share_graph(signature)
+        graphs[f"{signature.path('update')}.onnx"] = step_graph(signature)
+    graphs.update((f"phases/{name}.onnx", phase_graph(program)) for name, program in compiled.programs.items())
     return {name: finished(graph, frozen) for name, graph in graphs.items()}

@@ -5,56 +5,65 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ...program import CompiledCell, Dim, Program
+from ...program import Dim, Program, TILE
 from ...step import group_of
-from ..one_tensor import carried, COUNTERS, share_inputs, share_outputs, step_inputs, step_outputs
+from ..one_tensor import AXES, CHUNKS, COUNTERS, share_outputs, Signature, step_outputs
+from ._blocks import divided_up
 from ._builder import Builder, graph_input, Rows, typed
 from ._primitives import TABLE
-from ._tensor import divided_up, Tensor
+from ._tensor import sizes_of, Tensor
 
 
 def phase_graph(program: Program) -> ir.Graph:
-    """A phase over any number of rows."""
+    """A phase over any number of rows, and of tiles of any size."""
     b = Builder(TABLE)
     inputs = {value.name: graph_input(value.name, value.shape, value.dtype) for value in program.inputs}
-    sized = next(inputs[value.name] for value in program.inputs if value.shape[:1] == ("rows",))
-    outputs = b.call(program, inputs, Rows("rows", b.op("Shape", sized, start=0, end=1)))
+    sizes = {
+        size: b.op("Shape", inputs[value.name], start=axis, end=axis + 1)
+        for value in program.inputs
+        for axis, size in enumerate(value.shape)
+        if isinstance(size, str)
+    }
+    rows = Rows("rows", sizes["rows"], {size: sizes[size] for size in TILE if size in sizes})
+    outputs = b.call(program, inputs, rows)
     # Names are unique in a graph, so an output with the name of an input is renamed.
     graph_outputs = {f"next.{name}" if name in inputs else name: value for name, value in outputs.items()}
     return b.graph(program.name, inputs.values(), graph_outputs)
 
 
-def init_graph(compiled: CompiledCell) -> ir.Graph:
+def init_graph(signature: Signature) -> ir.Graph:
     """Computes the inputs of a tensor's first step."""
     b = Builder(TABLE)
-    param = graph_input("param", ("N",))
-    count = b.op("Shape", param)
-    sizes = {"N": count, "C": divided_up(b, count, b.ints(compiled.chunk_length))}
+    param = graph_input("param", AXES)
+    batch, rows, columns = sizes_of(b, param)
+    per_row = divided_up(b, columns, b.ints(signature.compiled.chunk_length))
+    counts = {AXES: b.op("Shape", param), (CHUNKS,): b.op("Mul", b.op("Mul", batch, rows), per_row)}
     outputs: dict[str, ir.Value] = {}
-    for name, shape in carried(compiled).items():
+    for name, shape in signature.carried.items():
         if group_of(name) == "memory":
-            inner = [size for size in shape[1:] if isinstance(size, int)]
-            size = b.op("Concat", sizes[str(shape[0])], b.ints(*inner), axis=0)
+            inner = tuple(size for size in shape if isinstance(size, int))
+            count = counts[shape[: len(shape) - len(inner)]]
+            size = b.op("Concat", count, b.ints(*inner), axis=0) if inner else count
             value = b.op("Expand", b.constant(0, np.float32), size)
         elif group_of(name) == "state":
             key = name.removeprefix("state.")
-            value = b.op("Identity", b.initializer(f"initial.{key}", compiled.initial_state[key]))
+            value = b.op("Identity", b.initializer(f"initial.{key}", signature.compiled.initial_state[key]))
         else:
             value = b.op("Identity", b.constant(0, np.int64))
         outputs[name] = typed(value, shape, _dtype(name))
-    return b.graph("init", [param], outputs)
+    return b.graph(signature.path("init"), [param], outputs)
 
 
-def share_graph(compiled: CompiledCell) -> ir.Graph:
+def share_graph(signature: Signature) -> ir.Graph:
     """One tensor's terms of the sums over the network's tensors."""
-    b, inputs = Builder(TABLE), _inputs(share_inputs(compiled))
-    return b.graph("share", inputs.values(), share_outputs(Tensor(b, compiled, inputs)))
+    b, inputs = Builder(TABLE), _inputs(signature.share_inputs)
+    return b.graph(signature.path("share"), inputs.values(), share_outputs(Tensor(b, signature, inputs)))
 
 
-def step_graph(compiled: CompiledCell) -> ir.Graph:
-    """The whole step of one tensor of N coordinates, block after block."""
-    b, inputs = Builder(TABLE), _inputs(step_inputs(compiled))
-    return b.graph("step", inputs.values(), step_outputs(Tensor(b, compiled, inputs)))
+def step_graph(signature: Signature) -> ir.Graph:
+    """The whole step of one tensor, block after block."""
+    b, inputs = Builder(TABLE), _inputs(signature.inputs)
+    return b.graph(signature.path("update"), inputs.values(), step_outputs(Tensor(b, signature, inputs)))
 
 
 def _inputs(shapes: Mapping[str, Sequence[Dim]]) -> dict[str, ir.Value]:

@@ -123,14 +123,22 @@ def _reduce(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
 
 
 def _reshape(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
-    return b.op(
-        "Reshape", inputs[0], b.ints(*(-1 if isinstance(size, str) else size for size in equation.output.shape))
-    )
+    """A free size at the place where the input has it is copied, which ONNX says with 0."""
+    before = equation.inputs[0].shape
+    sizes = [
+        size if isinstance(size, int) else 0 if before[axis : axis + 1] == (size,) else -1
+        for axis, size in enumerate(equation.output.shape)
+    ]
+    return b.op("Reshape", inputs[0], b.ints(*sizes))
 
 
 def _broadcast(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
     """Gives a missing axis of rows the size 1. ONNX's Expand keeps axes that are longer than requested."""
-    return b.op("Expand", inputs[0], b.ints(*(1 if isinstance(size, str) else size for size in equation.output.shape)))
+    shape = equation.output.shape
+    if not any(size in b.sizes for size in shape):
+        return b.op("Expand", inputs[0], b.ints(*(1 if isinstance(size, str) else size for size in shape)))
+    sizes = [b.sizes.get(size, b.ints(1 if isinstance(size, str) else size)) for size in shape]
+    return b.op("Expand", inputs[0], b.op("Concat", *sizes, axis=0))
 
 
 def _transpose(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
@@ -146,7 +154,7 @@ def _slice(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
 
 
 def _einsum(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
-    """A product of the last axis with a vector or matrix is a MatMul, which is faster."""
+    """A product of the last axis with a vector or matrix is a MatMul, which is faster. So is that of two matrices."""
     subscripts = equation.params["subscripts"]
     operands, _, result = subscripts.partition("->")
     left, *others = operands.split(",")
@@ -156,6 +164,12 @@ def _einsum(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
             return b.op("MatMul", *inputs)
         if others[0] == columns + contracted:
             return b.op("MatMul", inputs[0], b.op("Transpose", inputs[1], perm=(1, 0)))
+    if len(left) == 3 and len(others) == 1 and result[:2] == left[:2] and len(result) == 3:
+        row, column = left[0], result[2]
+        if others[0] == row + contracted + column:
+            return b.op("MatMul", *inputs)
+        if others[0] == row + column + contracted:
+            return b.op("MatMul", inputs[0], b.op("Transpose", inputs[1], perm=(0, 2, 1)))
     return b.op("Einsum", *inputs, equation=subscripts)
 
 

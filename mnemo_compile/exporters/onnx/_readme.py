@@ -2,7 +2,7 @@
 
 from ...frozen import FrozenCell
 from ...program import CompiledCell
-from ..one_tensor import input_table, joined, network, notes, numbers, phases_note
+from ..one_tensor import input_table, joined, notes, numbers, phases_note, signatures
 from ._builder import IR_VERSION, OPSET
 
 _TEXT = """\
@@ -12,7 +12,7 @@ A learned optimizer, exported by mnemo-compile.
 It has opset {opset} and IR version {ir}, for ONNX Runtime 1.14 or newer and any other runtime with that opset.
 Digest: `{digest}`
 
-`update.onnx` takes one step of one parameter tensor of any number of coordinates N ≥ 1, in row-major order.
+`update.onnx` takes one step of one parameter tensor, given as a batch of matrices of any sizes ≥ 1.
 Everything is float32 except the two counters, which are int64.
 
 {table}
@@ -32,8 +32,8 @@ def run(session, inputs):
 
 {example}```
 
-A step works on the coordinates block by block.
-In addition to its inputs and outputs it needs memory for one more array of N numbers and for a block.
+A step works on the coordinates block by block{or_tile}.
+In addition to its inputs and outputs it needs memory for one more array as large as the tensor and for a block.
 ONNX Runtime needs no more than that with `enable_mem_pattern = False` in the session's options.
 In its releases up to 1.17, and maybe later ones, the square root of infinity is NaN.
 Their roots treat numbers below 1.2e-38 as zero, and their logarithms treat them as 1.2e-38.
@@ -44,7 +44,7 @@ Their roots treat numbers below 1.2e-38 as zero, and their logarithms treat them
 _ALONE = """\
 init = onnxruntime.InferenceSession("init.onnx")
 update = onnxruntime.InferenceSession("update.onnx")
-param = np.random.normal(size=1000).astype(np.float32)
+param = np.random.normal(size=(1, 1, 1000)).astype(np.float32)
 fixed = {numbers}
 fixed = {{name: np.array(value, np.float32) for name, value in fixed.items()}}
 values = {{"param": param, **run(init, {{"param": param}})}}
@@ -59,7 +59,7 @@ _TOGETHER = """\
 init = onnxruntime.InferenceSession("init.onnx")
 share = onnxruntime.InferenceSession("share.onnx")
 update = onnxruntime.InferenceSession("update.onnx")
-params = [np.random.normal(size=size).astype(np.float32) for size in (1000, 30)]
+params = [np.random.normal(size=(1, 1, size)).astype(np.float32) for size in (1000, 30)]
 fixed = {numbers}
 fixed = {{name: np.array(value, np.float32) for name, value in fixed.items()}}
 values = [{{"param": param, **run(init, {{"param": param}})}} for param in params]
@@ -70,7 +70,7 @@ for _ in range(100):
     results = [run(update, {{**each, **sums}}) for each in inputs]
     values = [{{name: np.asarray(each["next." + name]) for name in values[0]}} for each in results]
 after = [each["param"] for each in values]
-print(np.linalg.norm(np.concatenate(params)), "->", np.linalg.norm(np.concatenate(after)))
+print(sum(map(np.linalg.norm, params)), "->", sum(map(np.linalg.norm, after)))
 """
 
 
@@ -91,6 +91,7 @@ def readme(frozen: FrozenCell, compiled: CompiledCell) -> str:
         ir=IR_VERSION,
         table=input_table(compiled, has_bfloat16=False),
         notes="\n\n".join(texts),
-        example=(_TOGETHER if network(compiled) else _ALONE).format(numbers=numbers(compiled)),
+        example=(_TOGETHER if signatures(compiled)[0].network else _ALONE).format(numbers=numbers(compiled)),
+        or_tile=", or tile by tile" if compiled.tile else "",
         phases=phases_note(compiled, "models"),
     )

@@ -1,16 +1,17 @@
-"""One tensor in a model: its coordinates as chunks, which the step processes in blocks."""
+"""One tensor in a model: its chunks, which the step processes in blocks, the sample of them, and its tiles."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ...program import CompiledCell, Program
+from ...program import Program
 from ...step import Phase
-from ..one_tensor import AbstractTensor, COUNTERS, is_per_chunk, memory, network, NUMBERS, SIZES, state
+from ..one_tensor import AbstractTensor, AXES, CHUNKS, COUNTERS, NUMBERS, Signature
+from ._blocks import Blocks, Sample, whole
 from ._builder import Builder, Rows, typed
+from ._tiles import Tiles
 
 LARGEST_BLOCK = 1 << 15
 """The most coordinates in a block."""
@@ -24,68 +25,77 @@ class Tensor(AbstractTensor[ir.Value]):
     **Arguments:**
 
     - `b`: the builder that records the nodes.
-    - `compiled`: the cell.
+    - `signature`: of the tensor's kind.
     - `inputs`: the graph's inputs, by name.
     """
 
-    def __init__(self, b: Builder, compiled: CompiledCell, inputs: Mapping[str, ir.Value]):
+    def __init__(self, b: Builder, signature: Signature, inputs: Mapping[str, ir.Value]):
         self.b = b
-        self.compiled = compiled
+        self.signature = signature
+        self.compiled = signature.compiled
         self.inputs = inputs
-        self.length = compiled.chunk_length
-        self.count = self._size("count", b.op("Shape", inputs["grad"]))
-        self.chunks = self._size("chunks", divided_up(b, self.count, b.ints(self.length)))
-        blocks = self._size("blocks", divided_up(b, self.chunks, b.ints(_block_chunks(compiled))))
-        # Blocks of the same size, so that there is little padding.
-        per_block = divided_up(b, self.chunks, blocks)
-        self.block = Rows("block", self._size("block", per_block))
-        self.block_size = self._size("block.size", b.op("Mul", per_block, b.ints(self.length)))
-        zero, one = b.constant(0, np.int64), b.constant(1, np.int64)
-        places = b.op("Range", zero, b.op("Squeeze", blocks, b.ints(0)), one)
-        starts = b.op("Unsqueeze", b.op("Mul", places, self.block_size), b.ints(1))
-        self.starts = typed(starts, ("blocks", 1), "int64", "block.starts")
-        self.arrays = [name for name in ("param", "grad", *memory(compiled)) if name in inputs]
+        self.shape = typed(b.op("Shape", inputs["grad"]), (3,), "int64", "shape")
+        self.sizes = sizes_of(b, inputs["grad"])
+        self.blocks = Blocks(b, self.sizes, self.compiled.chunk_length, _block_chunks(signature))
+        self.arrays = [name for name in ("param", "grad", *signature.memory) if name in inputs]
         """Inputs that have an entry per coordinate or per chunk."""
         self.rows = self._rows()
-        self._sample: tuple[dict[str, ir.Value], Rows] | None = None
+        self._sample: Sample | None = None
 
     def of_tensor(self, phase: Phase) -> dict[str, ir.Value]:
         return self.b.call(self._program(phase), self.rows, Rows(1, self.b.ints(1)))
 
     def total(self, phase: Phase) -> dict[str, ir.Value]:
-        if phase.rows == "sample":
-            chunks, count = self._sampled()
-            return _summed(self.b, self.b.call(self._program(phase), {**self.rows, **chunks}, count))
         program = self._program(phase)
+        if phase.rows == "sample":
+            return self._total_of_sample(program)
         shapes = {name: [1, *operand.shape[1:]] for name, operand in program.outputs}
 
-        def body(start: ir.Value, sums: Mapping[str, ir.Value]) -> tuple[dict[str, ir.Value], list[ir.Value]]:
-            results = _summed(self.b, self._call_block(program, start))
+        def body(number: ir.Value, sums: Mapping[str, ir.Value]) -> tuple[dict[str, ir.Value], list[ir.Value]]:
+            results = _summed(self.b, self._call_block(program, number), self.blocks.exists(number))
             added = {name: self.b.op("Add", value, results[name]) for name, value in sums.items()}
             return {
                 name: typed(value, shapes[name], name=f"{program.name}.{name}.after") for name, value in added.items()
             }, []
 
         zeros = {name: self.b.constant(np.zeros(shape), np.float32) for name, shape in shapes.items()}
-        sums, _ = self.b.scan(program.name, self.starts, zeros, body)
+        sums, _ = self.b.scan(program.name, self.blocks.numbers, zeros, body)
         return {name: typed(value, shapes[name], name=name) for name, value in sums.items()}
 
     def advance(self, phase: Phase) -> dict[str, ir.Value]:
         program = self._program(phase)
 
-        def body(start: ir.Value, _: Mapping[str, ir.Value]) -> tuple[dict[str, ir.Value], list[ir.Value]]:
-            return {}, list(self._call_block(program, start).values())
+        def body(number: ir.Value, _: Mapping[str, ir.Value]) -> tuple[dict[str, ir.Value], list[ir.Value]]:
+            return {}, list(self._call_block(program, number).values())
 
-        _, collected = self.b.scan(program.name, self.starts, {}, body)
+        _, collected = self.b.scan(program.name, self.blocks.numbers, {}, body)
         results = {}
         for (name, operand), value in zip(program.outputs, collected, strict=True):
-            inner, is_chunks = self._inner(name), is_per_chunk(self.compiled, name)
             typed(value, ("blocks", "block", *operand.shape[1:]), name=f"blocks.{name}")
-            flat = typed(self.b.op("Reshape", value, self.b.ints(-1, *inner)), ("padded", *inner))
-            stop = self.chunks if is_chunks else self.count
-            values = self.b.op("Slice", flat, self.b.ints(0), stop, self.b.ints(0))
-            results[name] = typed(values, (SIZES["chunk" if is_chunks else "coordinate"], *inner))
+            inner = self._inner(name)
+            if self.signature.is_per_chunk(name):
+                results[name] = typed(self.blocks.join_entries(value, inner), (CHUNKS, *inner))
+            else:
+                results[name] = typed(self.blocks.join(value, inner, self.shape), (*AXES, *inner))
         return results
+
+    def advance_tiles(self, phases: Sequence[Phase]) -> dict[str, ir.Value]:
+        b, tiles, names = self.b, Tiles(self.b, self.sizes, self.compiled.tile), ("param", *self.signature.memory)
+
+        def body(number: ir.Value, _: Mapping[str, ir.Value]) -> tuple[dict[str, ir.Value], list[ir.Value]]:
+            arrays = {name: tiles.cut(self.inputs[name], number) for name in self.arrays}
+            arrays["tile.side"] = tiles.side(self.inputs["grad"], number)
+            for name, value in arrays.items():
+                value.name = f"tile.{name}"
+            for phase in phases:
+                arrays.update(b.call(self._program(phase), {**self.rows, **arrays}, tiles.rows))
+            return {}, [tiles.restored(arrays[name]) for name in names]
+
+        _, collected = b.scan(phases[-1].name, tiles.numbers, {}, body)
+        return {
+            name: typed(tiles.join(typed(value, ("tiles", "height", "width"), name=f"tiles.{name}")), AXES)
+            for name, value in zip(names, collected, strict=True)
+        }
 
     def all_finite(self, values: Sequence[ir.Value]) -> ir.Value:
         b = self.b
@@ -95,7 +105,7 @@ class Tensor(AbstractTensor[ir.Value]):
         return typed(b.op("ReduceMin", ones, b.ints(0), keepdims=1), (1,), name="finite.row")
 
     def without_row(self, name: str, row: ir.Value) -> ir.Value:
-        shapes = {**state(self.compiled), **network(self.compiled)}
+        shapes = {**self.signature.state, **self.signature.network}
         return typed(self.b.op("Squeeze", row, self.b.ints(0)), shapes[name])
 
     def counters(self, finite: ir.Value) -> dict[str, ir.Value]:
@@ -113,114 +123,89 @@ class Tensor(AbstractTensor[ir.Value]):
 
     def _rows(self) -> dict[str, ir.Value]:
         """The inputs of the tensor as a whole, with one row each."""
-        b, inputs = self.b, self.inputs
+        b, inputs, signature = self.b, self.inputs, self.signature
         rows: dict[str, ir.Value] = {}
         for name, row in NUMBERS.items():
             if name in inputs:
                 value = b.op("Cast", inputs[name], to=int(ir.DataType.FLOAT)) if name in COUNTERS else inputs[name]
                 rows[row] = typed(b.op("Unsqueeze", value, b.ints(0)), (1,))
-        rows["shape.coordinates"] = typed(b.op("Cast", self.count, to=int(ir.DataType.FLOAT)), (1,))
-        for name in (*state(self.compiled), *network(self.compiled)):
+        _, matrix_rows, columns = self.sizes
+        sizes = {
+            "coordinates": self.blocks.coordinates,
+            "area": b.op("Mul", matrix_rows, columns),
+            "run": self.blocks.run,
+        }
+        for name, size in sizes.items():
+            rows[f"shape.{name}"] = typed(b.op("Cast", size, to=int(ir.DataType.FLOAT)), (1,))
+        for name in (*signature.state, *signature.network):
             if name in inputs:
                 rows[name] = typed(b.op("Unsqueeze", inputs[name], b.ints(0)), (1, *whole(inputs[name].shape)))
         for name, value in rows.items():
             value.name = f"row.{name}"
         return rows
 
-    def _call_block(self, program: Program, start: ir.Value) -> dict[str, ir.Value]:
-        """A phase over the block that starts at a coordinate."""
+    def _call_block(self, program: Program, number: ir.Value) -> dict[str, ir.Value]:
+        """A phase over the block of this number."""
         names = {value.name for value in program.inputs}
-        chunks = {name: self._block(name, start) for name in self.arrays if name in names}
-        if "valid" in names:
-            chunks["valid"] = self._valid(start)
-        return self.b.call(program, {**self.rows, **chunks}, self.block)
-
-    def _sampled(self) -> tuple[dict[str, ir.Value], Rows]:
-        """The evenly spaced sample of chunks, the mask of their coordinates, and the number of chunks."""
-        if self._sample is not None:
-            return self._sample
-        b = self.b
-        zero, one = b.constant(0, np.int64), b.constant(1, np.int64)
-        size = self._size("sample", b.op("Min", self.chunks, b.ints(self.compiled.sample_chunks)))
-        numbers = b.op("Range", zero, b.op("Squeeze", size, b.ints(0)), one)
-        picks = b.op("Div", b.op("Mul", numbers, self.chunks), size)
-        firsts = b.op("Unsqueeze", b.op("Mul", picks, b.ints(self.length)), b.ints(1))
-        places = b.op("Add", firsts, b.ints(*range(self.length)))
-        shape = ("sample", self.length)
-        valid = typed(b.op("Less", places, self.count), shape, "bool", "sample.valid")
-        inside = typed(b.op("Min", places, b.op("Sub", self.count, b.ints(1))), shape, "int64", "sample.places")
-        chunks = {"valid": valid}
+        chunks = self._missing_memory()
         for name in self.arrays:
-            inner = self._inner(name)
-            if is_per_chunk(self.compiled, name):
-                gathered = b.op("Gather", self.inputs[name], picks, axis=0)
-                chunks[name] = typed(gathered, ("sample", *inner), name=f"sample.{name}")
-                continue
-            gathered = typed(b.op("Gather", self.inputs[name], inside, axis=0), (*shape, *inner))
-            mask = b.op("Unsqueeze", valid, b.ints(*range(2, 2 + len(inner)))) if inner else valid
-            values = b.op("Where", mask, gathered, b.constant(0, np.float32))
-            chunks[name] = typed(values, (*shape, *inner), name=f"sample.{name}")
-        self._sample = chunks, Rows("sample", size)
-        return self._sample
+            if name in names:
+                cut = self.blocks.chunk_entries if self.signature.is_per_chunk(name) else self.blocks.cut
+                chunks[name] = cut(self.inputs[name], number)
+                chunks[name].name = f"block.{name}"
+        if "valid" in names:
+            chunks["valid"] = self.blocks.valid(number)
+        return self.b.call(program, {**self.rows, **chunks}, self.blocks.rows)
 
-    def _block(self, name: str, start: ir.Value) -> ir.Value:
-        """A block of an array, in rows of chunks, the last one padded with zeros."""
-        b, inner, is_chunks = self.b, self._inner(name), is_per_chunk(self.compiled, name)
-        first = b.op("Div", start, b.ints(self.length)) if is_chunks else start
-        size = self.block.number if is_chunks else self.block_size
-        values = b.op("Slice", self.inputs[name], first, b.op("Add", first, size), b.ints(0))
-        missing = b.op("Sub", size, b.op("Shape", values, start=0, end=1))
-        before, after = b.ints(*(0,) * (1 + len(inner))), b.ints(*(0,) * len(inner))
-        padded = b.op("Pad", values, b.op("Concat", before, missing, *([after] if inner else []), axis=0))
-        if is_chunks:
-            return typed(padded, ("block", *inner), name=f"block.{name}")
-        chunks = b.op("Reshape", padded, b.ints(-1, self.length, *inner))
-        return typed(chunks, ("block", self.length, *inner), name=f"block.{name}")
+    def _total_of_sample(self, program: Program) -> dict[str, ir.Value]:
+        sample = self._sample = self._sample or self.blocks.sample(self.compiled.sample_chunks)
+        chunks = {"valid": sample.valid, **self._missing_memory()}
+        for name in self.arrays:
+            cut = sample.chunk_entries if self.signature.is_per_chunk(name) else sample.cut
+            chunks[name] = cut(self.inputs[name])
+            chunks[name].name = f"sample.{name}"
+        return _summed(self.b, self.b.call(program, {**self.rows, **chunks}, sample.rows))
 
-    def _valid(self, start: ir.Value) -> ir.Value:
-        """The places of a block that hold a coordinate."""
-        b = self.b
-        size = b.op("Squeeze", self.block_size, b.ints(0))
-        places = b.op("Range", b.constant(0, np.int64), size, b.constant(1, np.int64))
-        is_inside = b.op("Less", b.op("Add", places, start), self.count)
-        chunks = b.op("Reshape", is_inside, b.ints(-1, self.length))
-        return typed(chunks, ("block", self.length), "bool", "block.valid")
+    def _missing_memory(self) -> dict[str, ir.Value]:
+        """One row of zeros for each array of memory that the tensor does not have."""
+        return {
+            name: self.b.constant(np.zeros((1, *shape)), np.float32)
+            for name, shape in self.signature.missing_memory.items()
+        }
 
     def _inner(self, name: str) -> list[int]:
         """Shape of an entry of an array."""
-        return whole(self.inputs[name].shape)[1:]
-
-    def _size(self, name: str, value: ir.Value) -> ir.Value:
-        return typed(value, (1,), "int64", name)
+        return whole(self.inputs[name].shape)[1 if self.signature.is_per_chunk(name) else 3 :]
 
 
-def whole(shape: ir.Shape | None) -> list[Any]:
-    """A shape's sizes; free sizes stay symbolic."""
-    assert shape is not None
-    return [size if isinstance(size, int) else size.value for size in shape]
+def sizes_of(b: Builder, array: ir.Value) -> list[ir.Value]:
+    """The batch, the rows and the columns of an array."""
+    return [
+        typed(b.op("Shape", array, start=axis, end=axis + 1), (1,), "int64", name) for axis, name in enumerate(AXES)
+    ]
 
 
-def divided_up(b: Builder, count: ir.Value, size: ir.Value) -> ir.Value:
-    """count / size, rounded up."""
-    return b.op("Div", b.op("Sub", b.op("Add", count, size), b.ints(1)), size)
-
-
-def _block_chunks(compiled: CompiledCell) -> int:
+def _block_chunks(signature: Signature) -> int:
     """The most chunks in a block."""
+    compiled = signature.compiled
     shapes = [
         equation.output.shape
-        for phase in compiled.plan
-        if phase.rows == "chunks" and phase.reduce is None
+        for phase in signature.plan
+        if phase.rows == "chunks"
         for equation in compiled.programs[phase.name].equations
     ]
-    widest = max(math.prod(size for size in shape if isinstance(size, int)) for shape in shapes)
+    widest = max((math.prod(size for size in shape if isinstance(size, int)) for shape in shapes), default=1)
     return max(min(LARGEST_BLOCK // compiled.chunk_length, LARGEST_VALUE // widest), 1)
 
 
-def _summed(b: Builder, values: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
-    """Rows of chunks, summed to one row."""
+def _summed(b: Builder, values: Mapping[str, ir.Value], exists: ir.Value | None = None) -> dict[str, ir.Value]:
+    """Rows of chunks, summed to one row. A row that is no chunk may hold anything, even NaN."""
     totals = {}
     for name, value in values.items():
+        inner = whole(value.shape)[1:]
+        if exists is not None:
+            mask = b.op("Unsqueeze", exists, b.ints(*range(1, 1 + len(inner)))) if inner else exists
+            value = b.op("Where", mask, value, b.constant(0, np.float32))
         total = b.op("ReduceSum", value, b.ints(0), keepdims=1)
-        totals[name] = typed(total, (1, *whole(value.shape)[1:]), name=f"sum.{name}")
+        totals[name] = typed(total, (1, *inner), name=f"sum.{name}")
     return totals

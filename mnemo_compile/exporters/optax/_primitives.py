@@ -26,6 +26,9 @@ def _reduce(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
 
 
 def _einsum(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    """The precision of products of tiles is an option."""
+    if any(isinstance(size, str) and size != "rows" for operand in equation.inputs for size in operand.shape):
+        return f'einsum("{equation.params["subscripts"]}", {", ".join(inputs)})'
     return f'jnp.einsum("{equation.params["subscripts"]}", {", ".join(inputs)}, precision="highest")'
 
 

@@ -57,6 +57,7 @@ class PythonPackage:
             "DIGEST": frozen.digest,
             "CHUNK_LENGTH": compiled.chunk_length,
             "SAMPLE_CHUNKS": compiled.sample_chunks,
+            "TILE": compiled.tile,
             "MEMORY": compiled.memory_slots,
             "STATE": {name: tuple(value.shape) for name, value in compiled.initial_state.items()},
             "INPUTS": {name: tuple(value.name for value in program.inputs) for name, program in programs.items()},

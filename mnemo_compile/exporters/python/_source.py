@@ -10,7 +10,6 @@ from ...program import (
     Equation,
     has_trait,
     is_of_chunks,
-    is_sized,
     Literal,
     Names,
     Operand,
@@ -43,9 +42,10 @@ def number(literal: Literal) -> str:
     return text if text.lstrip("-") not in ("inf", "nan") else f'float("{text}")'
 
 
-def sizes(shape: tuple[Dim, ...], free: str) -> str:
-    """A shape as a tuple, with `free` for a free size."""
-    inner = ", ".join(free if isinstance(size, str) else str(size) for size in shape)
+def sizes(shape: tuple[Dim, ...], free: str | None = None) -> str:
+    """A shape as a tuple. A free size stands by its name, or is `free` if it is the only one."""
+    is_only = sum(isinstance(size, str) for size in shape) == 1
+    inner = ", ".join(free if isinstance(size, str) and is_only and free else str(size) for size in shape)
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
 
@@ -66,15 +66,15 @@ def render(program: Program, table: Mapping[str, Renderer], target: str, array: 
     """
     texts: dict[Operand, str] = {value: f'weights["{value.name}"]' for value in program.weights}
     spare: set[Operand] = set()
-    names = Names(("weights", "inputs", "rows", "like", target, "jnp", *table))
+    names = Names(("weights", "inputs", "rows", "height", "width", "like", target, "jnp", *table))
     lines: list[str] = []
     for value in program.inputs:
         texts[value] = names.fresh(_identifier(value))
         lines.append(f'{texts[value]} = inputs["{value.name}"]')
-    if any(e.primitive == "broadcast" and not is_sized(e.output.shape) for e in program.equations):
-        free = [value for value in program.inputs if not is_sized(value.shape)]
-        sized = next(filter(is_of_chunks, free), free[0])
-        lines.append(f"rows = {texts[sized]}.shape[{sized.shape.index('rows')}]")
+    for size in _named_sizes(program):
+        inputs = [value for value in program.inputs if size in value.shape]
+        sized = next(filter(is_of_chunks, inputs), inputs[0])
+        lines.append(f"{size} = {texts[sized]}.shape[{sized.shape.index(size)}]")
     for equation in program.equations:
         if equation.primitive not in table:
             raise unsupported(equation, target, table)
@@ -100,6 +100,17 @@ def render(program: Program, table: Mapping[str, Renderer], target: str, array: 
     body = "\n".join(f"    {line}" for line in lines)
     rows = f"Mapping[str, {array}]"
     return f"def {program.name}(weights: {rows}, inputs: {rows}) -> dict[str, {array}]:\n{body}\n"
+
+
+def _named_sizes(program: Program) -> list[str]:
+    """The free sizes that the text names: those of new arrays, and of results that have several."""
+    shapes = [e.output.shape for e in program.equations if e.primitive == "broadcast"]
+    shapes += [e.output.shape for e in program.equations if e.primitive == "reshape" and _free(e.output.shape)[1:]]
+    return list(dict.fromkeys(size for shape in shapes for size in _free(shape)))
+
+
+def _free(shape: tuple[Dim, ...]) -> list[str]:
+    return [size for size in shape if isinstance(size, str)]
 
 
 def _is_like(operand: Operand, output: Value) -> bool:

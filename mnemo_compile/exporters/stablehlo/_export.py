@@ -9,9 +9,11 @@ import jax
 import numpy as np
 from jax import export
 
+from ...cell import AbstractCell
 from ...errors import MnemoError
+from ...step.reference import layout_of
 from ...verify import AbstractRollout
-from ..one_tensor import AbstractOneTensorExport
+from ..one_tensor import AbstractOneTensorExport, AXES, function_name, views_of
 from ._manifest import StableHloManifest
 
 
@@ -28,11 +30,12 @@ def _load(path: pathlib.Path) -> export.Exported:
 class StableHloExport(AbstractOneTensorExport):
     """Phases are compiled as users compile them. The step is compiled without optimizations, as it has many sizes."""
 
-    def __init__(self, folder: pathlib.Path, manifest: StableHloManifest):
+    def __init__(self, cell: AbstractCell, folder: pathlib.Path, manifest: StableHloManifest):
+        self.cell = cell
         self.inputs = {path: function.inputs for path, function in manifest.programs.items()}
         self.calls = {path: jax.jit(_load(folder / f"{path}.jaxexport").call) for path in self.inputs}
-        self.compiled: dict[tuple[str, int], Any] = {}
-        """Compiled `update` and, if it exists, `share`, by path and the tensor's size."""
+        self.compiled: dict[tuple[str, tuple[int, ...]], Any] = {}
+        """Compiled functions of the step, by path and the sizes of the tensor."""
 
     @property
     def has_share(self) -> bool:
@@ -46,25 +49,29 @@ class StableHloExport(AbstractOneTensorExport):
     def start(
         self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
     ) -> AbstractRollout:
-        paths = [path for path in ("share", "update") if path in self.calls]
-        missing = {(path, value.size) for path in paths for value in params} - self.compiled.keys()
+        functions = [name for name in ("share", "update") if name in self.calls]
+        views = views_of(layout_of(self.cell, [value.shape for value in params]))
+        keys = [(function_name(name, view.has_tiles), view.axes.sizes) for name in functions for view in views]
+        missing = [key for key in dict.fromkeys(keys) if key not in self.compiled]
         with futures.ThreadPoolExecutor() as pool:
             self.compiled.update(zip(missing, pool.map(self._compile, missing), strict=True))
         return super().start(params, lr=lr, weight_decay=weight_decay, total_steps=total_steps)
 
     def run(self, function: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        if function == "init":
-            return self.calls["init"]({"param": inputs["param"]})
-        compiled = self.compiled[function, inputs["grad"].size]
+        if function.startswith("init"):
+            return self.calls[function]({"param": inputs["param"]})
+        compiled = self.compiled[function, inputs["grad"].shape]
         return compiled({array.name: inputs[array.name] for array in self.inputs[function]})
 
-    def _compile(self, key: tuple[str, int]) -> Any:
-        path, size = key
-        carried = jax.eval_shape(self.calls["init"], {"param": jax.ShapeDtypeStruct([size], np.float32)})
+    def _compile(self, key: tuple[str, tuple[int, ...]]) -> Any:
+        path, shape = key
+        init = path.replace("share", "init").replace("update", "init")
+        carried = jax.eval_shape(self.calls[init], {"param": jax.ShapeDtypeStruct(shape, np.float32)})
+        sizes: dict[str, int] = dict(zip(AXES, shape, strict=True))
         specs = {
             array.name: carried[array.name]
             if array.name in carried
-            else jax.ShapeDtypeStruct([size if n == "N" else int(n) for n in array.shape], array.dtype)
+            else jax.ShapeDtypeStruct([sizes.get(str(n)) or int(n) for n in array.shape], array.dtype)
             for array in self.inputs[path]
         }
         options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

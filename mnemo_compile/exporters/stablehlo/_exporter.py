@@ -14,6 +14,7 @@ from ...program import CompiledCell
 from ...verify import AbstractExport
 from .._interface import AbstractExporter
 from .._text import write_text
+from ..one_tensor import signatures
 from ._export import StableHloExport
 from ._functions import Function, init_function, phase_function, share_function, Specs, step_function
 from ._manifest import FILE, manifest_of, read_manifest
@@ -25,7 +26,8 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 class StableHloExporter(AbstractExporter):
     """Writes `init`, `update`, `share` if the cell has that phase, and the phases, as `.jaxexport` and as `.mlirbc`.
 
-    It also writes a manifest and a README.
+    If the cell has tiles, there are `init_matrix`, `update_matrix` and `share_matrix` too. It also writes a manifest
+    and a README.
     """
 
     @property
@@ -46,15 +48,17 @@ class StableHloExporter(AbstractExporter):
         return "\n".join(map(_assembly, _exports(compiled).values()))
 
     def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractExport:
-        return StableHloExport(folder, read_manifest(folder))
+        return StableHloExport(frozen.cell(), folder, read_manifest(folder))
 
 
 def _exports(compiled: CompiledCell) -> dict[str, export.Exported]:
     """Every exported function, by the path of its files without the suffix."""
-    functions = {"init": init_function(compiled)}
-    if "share" in compiled.programs:
-        functions["share"] = share_function(compiled)
-    functions["update"] = step_function(compiled)
+    functions: dict[str, tuple[Function, Specs]] = {}
+    for signature in signatures(compiled):
+        functions[signature.path("init")] = init_function(signature)
+        if signature.network:
+            functions[signature.path("share")] = share_function(signature)
+        functions[signature.path("update")] = step_function(signature)
     functions.update((f"phases/{name}", phase_function(compiled, name)) for name in compiled.programs)
     return {path: _export(function, specs) for path, (function, specs) in functions.items()}
 

@@ -9,9 +9,10 @@ import numpy as np
 from jax import export
 
 from ...program import CompiledCell, Dim
-from ..one_tensor import COUNTERS, memory, share_inputs, share_outputs, step_inputs, step_outputs
+from ..one_tensor import AXES, CHUNKS, COUNTERS, share_outputs, Signature, step_outputs
+from ._places import chunk_bound
 from ._run import Inputs, run
-from ._tensor import chunk_count, dtype, Tensor
+from ._tensor import dtype, Tensor
 
 Function = Callable[[Inputs], dict[str, jax.Array]]
 Specs = dict[str, jax.ShapeDtypeStruct]
@@ -19,11 +20,12 @@ Specs = dict[str, jax.ShapeDtypeStruct]
 
 
 def phase_function(compiled: CompiledCell, name: str) -> tuple[Function, Specs]:
-    """A phase over any number of rows."""
+    """A phase over any number of rows, and of tiles of any size."""
     program = compiled.programs[name]
-    (rows,) = export.symbolic_shape("rows")
+    names = dict.fromkeys(size for value in program.inputs for size in value.shape if isinstance(size, str))
+    sizes: dict[Any, Any] = dict(zip(names, export.symbolic_shape(", ".join(names)), strict=True))
     specs = {
-        value.name: jax.ShapeDtypeStruct([rows if isinstance(size, str) else size for size in value.shape], value.dtype)
+        value.name: jax.ShapeDtypeStruct([sizes.get(size, size) for size in value.shape], value.dtype)
         for value in program.inputs
     }
 
@@ -34,45 +36,57 @@ def phase_function(compiled: CompiledCell, name: str) -> tuple[Function, Specs]:
     return phase, specs
 
 
-def init_function(compiled: CompiledCell) -> tuple[Function, Specs]:
+def init_function(signature: Signature) -> tuple[Function, Specs]:
     """Computes the inputs of a tensor's first step."""
+    state = signature.compiled.initial_state
 
     def init(inputs: Inputs) -> dict[str, jax.Array]:
-        count = inputs["param"].shape[0]
-        sizes = {"N": count, "C": chunk_count(compiled, count)}
+        sizes = _sizes(signature, inputs["param"].shape)
         initial: dict[str, jax.Array] = {
-            name: jnp.zeros((sizes[str(size)], *shape), dtype(compiled, name))
-            for name, (size, *shape) in memory(compiled).items()
+            name: jnp.zeros([sizes.get(size, size) for size in shape], dtype(signature, name))
+            for name, shape in signature.memory.items()
         }
-        initial.update((f"state.{name}", jnp.asarray(value)) for name, value in compiled.initial_state.items())
+        initial.update((f"state.{name}", jnp.asarray(value)) for name, value in state.items())
         return {**initial, **{name: jnp.zeros((), np.int32) for name in COUNTERS}}
 
-    return init, _specs(compiled, {"param": ("N",)})
+    return _named(init, signature), _specs(signature, {"param": AXES})
 
 
-def share_function(compiled: CompiledCell) -> tuple[Function, Specs]:
+def share_function(signature: Signature) -> tuple[Function, Specs]:
     """One tensor's terms of the sums over the network's tensors."""
 
     def share(inputs: Inputs) -> dict[str, jax.Array]:
-        return share_outputs(Tensor(compiled, inputs))
+        return share_outputs(Tensor(signature, inputs))
 
-    return share, _specs(compiled, share_inputs(compiled))
+    return _named(share, signature), _specs(signature, signature.share_inputs)
 
 
-def step_function(compiled: CompiledCell) -> tuple[Function, Specs]:
+def step_function(signature: Signature) -> tuple[Function, Specs]:
     """The whole step of one tensor."""
 
     def update(inputs: Inputs) -> dict[str, jax.Array]:
-        return step_outputs(Tensor(compiled, inputs))
+        return step_outputs(Tensor(signature, inputs))
 
-    return update, _specs(compiled, step_inputs(compiled))
+    return _named(update, signature), _specs(signature, signature.inputs)
 
 
-def _specs(compiled: CompiledCell, shapes: Mapping[str, Sequence[Dim]]) -> Specs:
-    """Shapes and dtypes of inputs, from their shapes in N and C."""
-    (n,) = export.symbolic_shape("N")
-    sizes: dict[Any, Any] = {"N": n, "C": chunk_count(compiled, n)}
+def _named(function: Function, signature: Signature) -> Function:
+    """The function under its name for this kind of tensors."""
+    function.__name__ = signature.path(function.__name__)
+    return function
+
+
+def _sizes(signature: Signature, shape: Sequence[Any]) -> dict[Any, Any]:
+    """The free sizes of a tensor of this shape by name."""
+    batch, rows, columns = shape
+    bound = chunk_bound((batch, rows, columns), signature.compiled.chunk_length)
+    return {**dict(zip(AXES, shape, strict=True)), CHUNKS: bound}
+
+
+def _specs(signature: Signature, shapes: Mapping[str, Sequence[Dim]]) -> Specs:
+    """Shapes and dtypes of inputs, from their shapes in the names of free sizes."""
+    sizes = _sizes(signature, export.symbolic_shape(", ".join(AXES)))
     return {
-        name: jax.ShapeDtypeStruct([sizes.get(size, size) for size in shape], dtype(compiled, name))
+        name: jax.ShapeDtypeStruct([sizes.get(size, size) for size in shape], dtype(signature, name))
         for name, shape in shapes.items()
     }

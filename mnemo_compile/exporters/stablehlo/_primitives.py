@@ -18,7 +18,7 @@ def _plain(function: Callable[..., jax.Array]) -> Rule:
 
 
 def _reduce(equation: Equation, inputs: list[jax.Array], shape: tuple[Any, ...]) -> jax.Array:
-    return _REDUCE[equation.params["kind"]](inputs[0], axis=equation.params["axes"])
+    return _REDUCE[equation.params["kind"]](inputs[0], equation.params["axes"])
 
 
 def _slice(equation: Equation, inputs: list[jax.Array], shape: tuple[Any, ...]) -> jax.Array:
@@ -30,7 +30,7 @@ def _einsum(equation: Equation, inputs: list[jax.Array], shape: tuple[Any, ...])
     return jnp.einsum(equation.params["subscripts"], *inputs, precision=lax.Precision.HIGHEST)
 
 
-_REDUCE = {"sum": jnp.sum, "max": jnp.max, "min": jnp.min}
+_REDUCE = {"sum": lax.reduce_sum, "max": lax.reduce_max, "min": lax.reduce_min}
 
 TABLE: dict[str, Rule] = {
     "neg": _plain(jnp.negative),

@@ -1,7 +1,7 @@
 """The README of a stablehlo export."""
 
 from ...program import CompiledCell
-from ..one_tensor import input_table, joined, network, notes, numbers, phases_note, share_inputs
+from ..one_tensor import input_table, joined, notes, numbers, phases_note, signatures
 from ._manifest import StableHloManifest
 
 _TEXT = """\
@@ -10,7 +10,7 @@ _TEXT = """\
 A learned optimizer, exported by mnemo-compile with jax {jax} for {platforms}.
 Digest: `{digest}`
 
-`update.jaxexport` takes one step of one parameter tensor of any number of coordinates N ≥ 1, in row-major order.
+`update.jaxexport` takes one step of one parameter tensor, given as a batch of matrices of any sizes ≥ 1.
 It takes a dictionary and returns one.
 Everything is float32 except {others}.
 
@@ -48,7 +48,7 @@ After that, export the cell again; the cell itself does not expire.
 
 _ALONE = """\
 init, update = load("init.jaxexport"), load("update.jaxexport")
-param = jnp.asarray(np.random.normal(size=1000), jnp.float32)
+param = jnp.asarray(np.random.normal(size=(1, 1, 1000)), jnp.float32)
 fixed = {numbers}
 fixed = {{name: jnp.float32(value) for name, value in fixed.items()}}
 values = {{"param": param, **init({{"param": param}})}}
@@ -56,13 +56,13 @@ for _ in range(100):
     grad = values["param"]  # the gradient of half the square
     results = update({{**values, **fixed, "grad": grad}})
     values = {{name: results["next." + name] for name in values}}
-print(jnp.linalg.norm(param), "->", jnp.linalg.norm(values["param"]))
+print(np.linalg.norm(param), "->", np.linalg.norm(values["param"]))
 """
 
 _TOGETHER = """\
 init, share, update = map(load, ("init.jaxexport", "share.jaxexport", "update.jaxexport"))
 names = [{share_inputs}]
-params = [jnp.asarray(np.random.normal(size=size), jnp.float32) for size in (1000, 30)]
+params = [jnp.asarray(np.random.normal(size=(1, 1, size)), jnp.float32) for size in (1000, 30)]
 fixed = {numbers}
 fixed = {{name: jnp.float32(value) for name, value in fixed.items()}}
 values = [{{"param": param, **init({{"param": param}})}} for param in params]
@@ -73,7 +73,7 @@ for _ in range(100):
     results = [update({{**each, **sums}}) for each in inputs]
     values = [{{name: each["next." + name] for name in values[0]}} for each in results]
 after = [each["param"] for each in values]
-print(jnp.linalg.norm(jnp.concatenate(params)), "->", jnp.linalg.norm(jnp.concatenate(after)))
+print(sum(map(np.linalg.norm, params)), "->", sum(map(np.linalg.norm, after)))
 """
 
 
@@ -83,7 +83,8 @@ def readme(compiled: CompiledCell, manifest: StableHloManifest) -> str:
     others = (
         f"the two counters, which are int32, and {joined(narrow)}" if narrow else "the two counters, which are int32"
     )
-    names = share_inputs(compiled) if network(compiled) else {}
+    signature = signatures(compiled)[0]
+    names = signature.share_inputs if signature.network else {}
     return _TEXT.format(
         name=manifest.name,
         version=manifest.version,

@@ -17,8 +17,13 @@ def run(compiled: CompiledCell, phase: str, inputs: Inputs) -> dict[str, jax.Arr
     program = compiled.programs[phase]
     env: dict[Operand, jax.Array] = {value: inputs[value.name] for value in program.inputs}
     env.update((value, jnp.asarray(compiled.weights[value.name])) for value in program.weights)
-    # The number of rows is an int or an expression of sizes.
-    rows: Any = next(inputs[value.name].shape[0] for value in program.inputs if value.shape[:1] == ("rows",))
+    # Each is an int or an expression of sizes.
+    sizes: dict[Any, Any] = {
+        size: inputs[value.name].shape[axis]
+        for value in program.inputs
+        for axis, size in enumerate(value.shape)
+        if isinstance(size, str)
+    }
 
     def read(operand: Operand) -> jax.Array:
         if isinstance(operand, Literal):
@@ -28,6 +33,6 @@ def run(compiled: CompiledCell, phase: str, inputs: Inputs) -> dict[str, jax.Arr
     for equation in program.equations:
         if equation.primitive not in TABLE:
             raise unsupported(equation, "stablehlo", TABLE)
-        shape = tuple(rows if isinstance(size, str) else size for size in equation.output.shape)
+        shape = tuple(sizes.get(size, size) for size in equation.output.shape)
         env[equation.output] = TABLE[equation.primitive](equation, list(map(read, equation.inputs)), shape)
     return {name: read(operand) for name, operand in program.outputs}

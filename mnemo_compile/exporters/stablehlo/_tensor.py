@@ -1,4 +1,4 @@
-"""One tensor in a function of JAX: its chunks, and the sample of them."""
+"""One tensor in a function of JAX: its chunks, the sample of them, and its tiles."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,61 +7,72 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...program import CompiledCell
 from ...step import Phase
-from ..one_tensor import AbstractTensor, COUNTERS, is_per_chunk, memory, network, NUMBERS, state
+from ..one_tensor import AbstractTensor, COUNTERS, NUMBERS, Signature
+from ._places import chunks_of, tiles_of
 from ._run import Inputs, run
 
 
 class Tensor(AbstractTensor[jax.Array]):
-    """The step of one tensor, all chunks at once.
+    """The step of one tensor, all chunks or tiles at once.
 
     **Arguments:**
 
-    - `compiled`: the cell.
+    - `signature`: of the tensor's kind.
     - `inputs`: the function's inputs, by name.
     """
 
-    def __init__(self, compiled: CompiledCell, inputs: Inputs):
-        self.compiled = compiled
+    def __init__(self, signature: Signature, inputs: Inputs):
+        self.signature = signature
+        self.compiled = signature.compiled
         self.inputs = inputs
-        self.length = compiled.chunk_length
-        self.count = inputs["grad"].shape[0]
-        self.chunk_count = chunk_count(compiled, self.count)
-        names = [name for name in ("param", "grad", *memory(compiled)) if name in inputs]
-        self.chunks = {name: self._chunked(name, inputs[name]) for name in names}
-        places = jnp.arange(self.chunk_count * self.length)
-        self.chunks["valid"] = (places < self.count).reshape(self.chunk_count, self.length)
-        picks, self.in_sample = _sample(jnp.asarray(self.chunk_count), compiled.sample_chunks)
+        self.sizes = inputs["grad"].shape
+        self.arrays = [name for name in ("param", "grad", *signature.memory) if name in inputs]
+        self.layout = chunks_of(self.sizes, self.compiled.chunk_length)
+        self.chunks = {name: self._chunked(name) for name in self.arrays}
+        self.chunks["valid"] = self.layout.places.inside
+        self.chunks.update(
+            (name, jnp.zeros((self.layout.exists.shape[0], *shape), np.float32))
+            for name, shape in signature.missing_memory.items()
+        )
+        picks, self.in_sample = _sample(self.layout.number, self.compiled.sample_chunks)
         self.sample = {name: value[picks] for name, value in self.chunks.items()}
         self.sample["valid"] &= self.in_sample[:, None]
-        self.rows = {name: inputs[name][None] for name in (*state(compiled), *network(compiled)) if name in inputs}
+        self.rows = {name: inputs[name][None] for name in (*signature.state, *signature.network) if name in inputs}
         self.rows.update(
             (row, inputs[name].astype(np.float32)[None]) for name, row in NUMBERS.items() if name in inputs
         )
-        self.rows["shape.coordinates"] = jnp.asarray(self.count, np.float32)[None]
+        batch, rows, columns = self.sizes
+        numbers = {"coordinates": batch * rows * columns, "area": rows * columns, "run": self.layout.run}
+        self.rows.update(
+            (f"shape.{name}", jnp.asarray(value).astype(np.float32)[None]) for name, value in numbers.items()
+        )
 
     def of_tensor(self, phase: Phase) -> dict[str, jax.Array]:
         return run(self.compiled, phase.name, self.rows)
 
     def total(self, phase: Phase) -> dict[str, jax.Array]:
-        if phase.rows == "chunks":
-            return {
-                name: jnp.sum(value, axis=0, keepdims=True) for name, value in self._run(phase, self.chunks).items()
-            }
-        # Unused places of the sample may give anything, even NaN.
+        is_all = phase.rows == "chunks"
+        chunks, counts = (self.chunks, self.layout.exists) if is_all else (self.sample, self.in_sample)
+        # Rows that are no chunk may give anything, even NaN.
         return {
-            name: jnp.sum(value, axis=0, keepdims=True, where=self.in_sample.reshape(-1, *(1,) * (value.ndim - 1)))
-            for name, value in self._run(phase, self.sample).items()
+            name: jnp.sum(value, axis=0, keepdims=True, where=counts.reshape(-1, *(1,) * (value.ndim - 1)))
+            for name, value in self._run(phase, chunks).items()
         }
 
     def advance(self, phase: Phase) -> dict[str, jax.Array]:
-        results = self._run(phase, self.chunks)
-        for name, value in results.items():
-            if not is_per_chunk(self.compiled, name):
-                value = value.reshape(-1, *value.shape[2:])[: self.count]
-            results[name] = value.astype(dtype(self.compiled, name))
-        return results
+        return {name: self._whole(name, value) for name, value in self._run(phase, self.chunks).items()}
+
+    def advance_tiles(self, phases: Sequence[Phase]) -> dict[str, jax.Array]:
+        tiles = tiles_of(self.sizes, self.compiled.tile)
+        arrays = {name: tiles.places.cut(self.inputs[name].astype(np.float32)) for name in self.arrays}
+        arrays["tile.side"] = tiles.side.astype(np.float32)
+        for phase in phases:
+            arrays.update(self._run(phase, arrays))
+        return {
+            name: tiles.places.join(arrays[name]).astype(dtype(self.signature, name))
+            for name in ("param", *self.signature.memory)
+        }
 
     def all_finite(self, values: Sequence[jax.Array]) -> jax.Array:
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in values]))
@@ -78,37 +89,38 @@ class Tensor(AbstractTensor[jax.Array]):
             "finite": finite[0] > 0,
         }
 
-    def _chunked(self, name: str, array: jax.Array) -> jax.Array:
+    def _chunked(self, name: str) -> jax.Array:
         """An array in rows of chunks, in float32."""
-        array = array.astype(np.float32)
-        if is_per_chunk(self.compiled, name):
-            return array
-        padding = [(0, self.chunk_count * self.length - self.count), *((0, 0) for _ in array.shape[1:])]
-        return jnp.pad(array, padding).reshape(self.chunk_count, self.length, *array.shape[1:])
+        array = self.inputs[name].astype(np.float32)
+        return array if self.signature.is_per_chunk(name) else self.layout.places.cut(array)
 
-    def _run(self, phase: Phase, chunks: Inputs) -> dict[str, jax.Array]:
-        """Runs a phase over chunks, with the tensor's row repeated for each chunk."""
-        count = chunks["grad"].shape[0]
+    def _whole(self, name: str, chunks: jax.Array) -> jax.Array:
+        """The array of the step that has these rows of chunks."""
+        if self.signature.is_per_chunk(name):
+            exists = self.layout.exists.reshape(-1, *(1,) * (chunks.ndim - 1))
+            whole = jnp.where(exists, chunks, 0)
+        else:
+            whole = self.layout.places.join(chunks)
+        return whole.astype(dtype(self.signature, name))
+
+    def _run(self, phase: Phase, parts: Inputs) -> dict[str, jax.Array]:
+        """Runs a phase over chunks or tiles, with the tensor's row repeated for each."""
+        count = parts["grad"].shape[0]
         names = [value.name for value in self.compiled.programs[phase.name].inputs]
         repeated = {
             name: jnp.broadcast_to(self.rows[name], (count, *self.rows[name].shape[1:]))
             for name in names
             if name in self.rows
         }
-        return run(self.compiled, phase.name, {**chunks, **repeated})
+        return run(self.compiled, phase.name, {**parts, **repeated})
 
 
-def dtype(compiled: CompiledCell, name: str) -> Any:
+def dtype(signature: Signature, name: str) -> Any:
     """Dtype of an input or output of the step."""
     if name in COUNTERS:
         return np.int32
-    slots = {f"memory.{slot.name}": slot for slot in compiled.memory_slots}
+    slots = {f"memory.{slot.name}": slot for slot in signature.slots}
     return jnp.dtype(slots[name].dtype) if name in slots else np.float32
-
-
-def chunk_count(compiled: CompiledCell, coordinates: Any) -> Any:
-    """Chunks of a tensor, whose size may be an expression."""
-    return (coordinates + compiled.chunk_length - 1) // compiled.chunk_length
 
 
 def _sample(chunks: jax.Array, sample: int) -> tuple[jax.Array, jax.Array]:

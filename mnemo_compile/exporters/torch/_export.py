@@ -20,7 +20,8 @@ class TorchExport(AbstractExport):
         self.torch = torch
         self.package = package
         self.phases = package._phases
-        self.weights = package._step.weights(torch.device("cpu"), torch.float32)
+        # Products of tiles are in the dtype of `products`.
+        self.weights = {**package._step.weights(torch.device("cpu"), torch.float32), "products": torch.empty(0)}
 
     def forms(self, name: str) -> tuple[str, ...]:
         return tuple(form for form in (name, f"fused_{name}") if form in self.phases.INPUTS)

@@ -17,11 +17,12 @@ PACKAGE = PythonPackage(
     runtime=pathlib.Path(__file__).parent / "runtime",
     table=TABLE,
     public="Mnemosyne",
-    imports="import torch\nfrom torch import Tensor\n\nfrom ._functions import rational_tanh, to_bfloat16",
+    imports="import torch\nfrom torch import Tensor\n\n"
+    "from ._functions import baddbmm, bmm, rational_tanh, to_bfloat16",
     array="Tensor",
     requires=("torch", "safetensors", "numpy"),
     example="""\
-optimizer = Mnemosyne(model.parameters(), total_steps=1000)
+optimizer = Mnemosyne(model.named_parameters(), total_steps=1000)
 for batch in batches:
     optimizer.zero_grad()
     loss_of(model, batch).backward()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...program import Equation, Literal
+from ...program import Equation, is_of_tiles, Literal, matrix_product
 from ..python import bare, infix, Renderer, sizes
 
 
@@ -67,7 +67,7 @@ def _reduce(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
 
 
 def _broadcast(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
-    shape = sizes(equation.output.shape, "rows")
+    shape = sizes(equation.output.shape)
     if isinstance(equation.inputs[0], Literal):
         return f"torch.full({shape}, {inputs[0]}, dtype={_dtype(equation)}, device=like.device)"
     return f"{inputs[0]}.expand({shape})"
@@ -79,8 +79,13 @@ def _slice(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
 
 
 def _einsum(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
-    """A matrix that acts on the first axis becomes a product of two matrices, which is faster."""
+    """A matrix that acts on the first axis becomes a product of two matrices, which is faster.
+
+    The precision of products of tiles is an option.
+    """
     subscripts = equation.params["subscripts"]
+    if is_of_tiles(equation):
+        return f"bmm({_factors(subscripts, inputs)}, {_NARROW})"
     operands, _, result = subscripts.partition("->")
     letters = operands.split(",")
     is_product = (
@@ -95,6 +100,25 @@ def _einsum(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
         columns = f"{inputs[1]}.reshape({equation.inputs[1].shape[0]}, -1)"
         return f"torch.mm({inputs[0]}, {columns}).reshape{sizes(equation.output.shape, '-1')}"
     return f'torch.einsum("{subscripts}", {", ".join(inputs)})'
+
+
+_NARROW = 'weights["products"]'
+"""An empty array, whose dtype is the one to which the factors of products of tiles are rounded."""
+
+
+def _factors(subscripts: str, inputs: list[str]) -> str:
+    """Two batches of matrices, turned where the einsum says so."""
+    turned = matrix_product(subscripts)
+    assert turned is not None
+    return ", ".join(
+        f"{bare(text)}" if not is_turned else f"{text}.mT" for text, is_turned in zip(inputs, turned, strict=True)
+    )
+
+
+def _add_product(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    alpha, beta = (_decimal(equation.params[key]) for key in ("alpha", "beta"))
+    factors = _factors(equation.params["subscripts"], inputs[1:])
+    return f"baddbmm({bare(inputs[0])}, {factors}, {_NARROW}, beta={beta}, alpha={alpha})"
 
 
 def _addcmul(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
@@ -143,5 +167,6 @@ TABLE: dict[str, Renderer] = {
     ),
     "addcmul": _addcmul,
     "add_scaled": _add_scaled,
+    "add_product": _add_product,
 }
 """Each primitive, also those that only lowered programs hold, as a torch expression."""

@@ -102,7 +102,8 @@ def _compare(suite: Suite, task: TaskConfig, cell: AbstractCell, seeds: int | No
     seeds = seeds or task.seeds
     results = baseline_results(suite, task, seeds)
     began = time.monotonic()
-    ours = train(task, lambda setting, steps: as_optax(cell, steps), np.zeros(seeds), range(seeds))
+    names = task.build().names
+    ours = train(task, lambda setting, steps: as_optax(cell, steps, names), np.zeros(seeds), range(seeds))
     evaluation = _evaluated(task, ours, results)
     outcome = f"{evaluation.speedup.value:.2f} × tuned AdamW, loss {evaluation.final:.4g}"
     _say(f"{task.name}: {outcome} to {evaluation.final_tuned:.4g} ({time.monotonic() - began:.0f} s)")

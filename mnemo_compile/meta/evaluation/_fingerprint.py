@@ -84,10 +84,10 @@ def _fingerprint(config: str) -> Fingerprint:
     accuracy = float(np.mean(first.accuracies))
     return Fingerprint(
         shapes=[list(shape) for shape in family.shapes],
-        start=_figures(start),
-        data=_figures(jax.tree.leaves(batches)),
-        losses=[_rounded(loss) for loss in (*first.losses, np.mean(first.validation_losses))],
-        accuracy=None if np.isnan(accuracy) else _rounded(accuracy),
+        start=figures(start),
+        data=figures(jax.tree.leaves(batches)),
+        losses=[rounded(loss) for loss in (*first.losses, np.mean(first.validation_losses))],
+        accuracy=None if np.isnan(accuracy) else rounded(accuracy),
     )
 
 
@@ -97,14 +97,15 @@ def _shortened(task: TaskConfig) -> TaskConfig:
     return task.model_copy(update={"before": before and before.model_copy(update={"steps": STEPS})})
 
 
-def _figures(arrays: Sequence[Any]) -> list[float]:
+def figures(arrays: Sequence[Any]) -> list[float]:
     """The root mean square of all numbers, and their projection onto a fixed direction, which sees their order."""
     numbers = np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
     direction = np.cos(np.arange(1, numbers.size + 1))
-    return [_rounded(np.sqrt(np.mean(numbers**2))), _rounded(numbers @ direction / np.sqrt(numbers.size))]
+    return [rounded(np.sqrt(np.mean(numbers**2))), rounded(numbers @ direction / np.sqrt(numbers.size))]
 
 
-def _rounded(value: Any) -> float:
+def rounded(value: Any) -> float:
+    """A number with six digits."""
     return float(f"{float(value):.6g}")
 
 

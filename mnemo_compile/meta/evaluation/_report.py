@@ -127,14 +127,15 @@ def as_data(evaluations: Sequence[Evaluation], command: str) -> dict[str, Any]:
         | {"beats": {label: beaten(evaluation, other) for label, other in labelled if other is not evaluation}}
         for evaluation in evaluations
     ]
-    return {"command": command, "evaluations": _finite(data)}
+    return {"command": command, "evaluations": finite(data)}
 
 
-def _finite(data: Any) -> Any:
+def finite(data: Any) -> Any:
+    """The data with None for every number that is not finite."""
     if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
+        return {key: finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
+        return [finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
@@ -172,15 +173,16 @@ def _markdown(evaluations: Sequence[Evaluation], suite: Suite, command: str) -> 
                 if other is not evaluation
             ),
             "",
-            *_table(COLUMNS, rows(evaluation)),
-            *_table(GROUP_COLUMNS, group_rows(evaluation)),
-            *_table(BASELINE_COLUMNS, baseline_rows(evaluation)),
+            *table(COLUMNS, rows(evaluation)),
+            *table(GROUP_COLUMNS, group_rows(evaluation)),
+            *table(BASELINE_COLUMNS, baseline_rows(evaluation)),
         ]
     lines += [f"![training curves]({CURVES})", ""]
     return "\n".join(lines)
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown, and an empty one."""
     return [*(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)), ""]
 
 

@@ -19,9 +19,9 @@ REPEATS = 20
 def relative_step_time(cell: AbstractCell, task: TaskConfig) -> float:
     """The time of the reference step over that of `optax.adamw`, both jitted, on the task's network."""
     key = jax.random.key(0)
-    shapes = task.build().shapes
-    params = [jax.random.normal(jax.random.fold_in(key, place), shape) for place, shape in enumerate(shapes)]
-    return _seconds(as_optax(cell, 1000), params) / _seconds(optax.adamw(1e-3), params)
+    family = task.build()
+    params = [jax.random.normal(jax.random.fold_in(key, place), shape) for place, shape in enumerate(family.shapes)]
+    return _seconds(as_optax(cell, 1000, family.names), params) / _seconds(optax.adamw(1e-3), params)
 
 
 def _seconds(optimizer: optax.GradientTransformation, params: list[Any]) -> float:

@@ -4,13 +4,12 @@ import hashlib
 import json
 import pathlib
 
-import filelock
 import pydantic
 
 from ..._cache import cache_folder
-from ...errors import MnemoError
 from ._baselines import BASELINES
 from ._fingerprint import Fingerprint, fingerprint
+from ._json_file import line, locked, read_records, replace
 from ._suites import TaskConfig
 from ._tuning import Result
 
@@ -47,12 +46,7 @@ def cached_path(suite: str) -> pathlib.Path:
 
 def read(path: pathlib.Path) -> dict[str, TaskResults]:
     """The results in a file, by task; none where there is no file."""
-    if not path.exists():
-        return {}
-    try:
-        return {name: TaskResults.model_validate(task) for name, task in json.loads(path.read_text()).items()}
-    except ValueError:
-        raise MnemoError(f"{path} is damaged; remove it, and it is measured again") from None
+    return read_records(path, TaskResults)
 
 
 def current(suite: str, task: TaskConfig) -> dict[str, Result]:
@@ -67,29 +61,19 @@ def current(suite: str, task: TaskConfig) -> dict[str, Result]:
 
 def keep(suite: str, task: TaskConfig, results: dict[str, Result], path: pathlib.Path) -> None:
     """Adds results to a file, and drops those of a task that computed something else."""
-    # The lock is not a file of the package.
-    lock = cached_path(suite).with_suffix(".lock")
-    for folder in (path.parent, lock.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(lock):
+    with locked(path):
         stored = read(path)
         before = stored.get(task.name)
         others = before.baselines if before is not None and before.is_of(task) else {}
         stored[task.name] = TaskResults(digest=digest(task), fingerprint=fingerprint(task), baselines=others | results)
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(_text(stored))
-        unfinished.replace(path)
+        replace(path, _text(stored))
 
 
 def _text(stored: dict[str, TaskResults]) -> str:
     """JSON with one line per baseline, so that a change of one is a change of one line."""
     tasks = []
     for name, task in sorted(stored.items()):
-        baselines = ",\n".join(f"   {json.dumps(key)}: {_line(each)}" for key, each in sorted(task.baselines.items()))
-        head = f'{{"digest": "{task.digest}", "fingerprint": {_line(task.fingerprint)}, "baselines": {{'
+        baselines = ",\n".join(f"   {json.dumps(key)}: {line(each)}" for key, each in sorted(task.baselines.items()))
+        head = f'{{"digest": "{task.digest}", "fingerprint": {line(task.fingerprint)}, "baselines": {{'
         tasks.append(f" {json.dumps(name)}: {head}\n{baselines}\n }}}}")
     return "{\n" + ",\n".join(tasks) + "\n}\n"
-
-
-def _line(record: pydantic.BaseModel) -> str:
-    return json.dumps(record.model_dump(), separators=(",", ":"))

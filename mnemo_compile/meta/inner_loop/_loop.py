@@ -52,7 +52,7 @@ class InnerLoop(AbstractInnerLoop):
         self.family = family
         self.cell = cell
         self.longest = None
-        self.layout = Layout(family.shapes, cell.chunk_length, cell.sample_chunks)
+        self.layout = reference.layout_of(cell, family.shapes, family.names)
         self.augmentation = augmentation
         self.truncation = truncation
 

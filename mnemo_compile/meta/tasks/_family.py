@@ -39,6 +39,11 @@ class AbstractFamily(eqx.Module):
         """Shapes of the parameters."""
         return tuple(tensor.shape for tensor in self.tensors)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters, from which an optimizer tells their roles."""
+        return tuple(tensor.name for tensor in self.tensors)
+
 
 class AbstractFamilyConfig(pydantic.BaseModel, abc.ABC):
     """Which family, and its options."""

@@ -1,7 +1,7 @@
 """Networks that are trained on a data set."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
@@ -12,7 +12,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ._family import AbstractFamily, AbstractFamilyConfig
 from ._losses import Loss, LOSSES
 from .data import AbstractData, Batch, Count, DataConfig, Split, SPLITS, TargetKind
-from .networks import AbstractNetwork, NetworkConfig, Params, Tensor
+from .networks import AbstractNetwork, Initialisation, initialise, NetworkConfig, Params, Tensor
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class SupervisedConfig(AbstractFamilyConfig):
@@ -27,6 +29,10 @@ class SupervisedConfig(AbstractFamilyConfig):
     """Fraction of targets that are drawn anew each time they are seen, except in the validation split."""
     reconstructs: bool = False
     """Whether the inputs themselves are the targets: an autoencoder."""
+    initialisation: Annotated[Initialisation, pydantic.Field(exclude_if=lambda value: value == "fan-in")] = "fan-in"
+    """Omitted from a serialised config when it equals its default, so that older configs keep their digest."""
+    activations: Annotated[Precision, pydantic.Field(exclude_if=lambda value: value == "float32")] = "float32"
+    """Precision in which the network computes; parameters and the loss are float32. Omitted likewise."""
 
     def build(self) -> "Supervised":
         return Supervised(self)
@@ -65,7 +71,7 @@ class Supervised(AbstractFamily):
         self.data = config.data.build()
         outputs = math.prod(self.data.input_shape) if config.reconstructs else self.data.outputs
         self.network = config.network.build(self.data.input_shape, outputs)
-        self.tensors = self.network.tensors
+        self.tensors = initialise(self.network.tensors, config.initialisation)
         self.target_kind = config.target_kind
         self.minimised = config.loss or next(iter(LOSSES[self.target_kind]))
         self.config = config
@@ -73,6 +79,8 @@ class Supervised(AbstractFamily):
         more += [config.loss] if config.loss else []
         more += [f"noise{config.label_noise:g}"] if config.label_noise else []
         more += ["auto"] if config.reconstructs else []
+        more += [config.initialisation] if config.initialisation != "fan-in" else []
+        more += [config.activations] if config.activations != "float32" else []
         self.name = " ".join([self.network.name, self.data.name, *more])
 
     def draw(self, key: PRNGKeyArray) -> Any:
@@ -87,14 +95,23 @@ class Supervised(AbstractFamily):
         return self._with_label_noise(batch, jax.random.fold_in(key, len(SPLITS)))
 
     def loss(self, params: Params, batch: Batch) -> Float[Array, ""]:
-        return LOSSES[self.target_kind][self.minimised](self.network(params, batch.inputs), batch)
+        return LOSSES[self.target_kind][self.minimised](self._outputs(params, batch), batch)
 
     def accuracy(self, params: Params, batch: Batch) -> Float[Array, ""]:
         if self.target_kind == "numbers":
             return jnp.array(jnp.nan)
-        is_correct = jnp.argmax(self.network(params, batch.inputs), axis=-1) == batch.targets
+        is_correct = jnp.argmax(self._outputs(params, batch), axis=-1) == batch.targets
         weight = jnp.ones(is_correct.shape) if batch.weight is None else batch.weight
         return jnp.sum(is_correct * weight) / jnp.maximum(jnp.sum(weight), 1)
+
+    def _outputs(self, params: Params, batch: Batch) -> Float[Array, "batch ..."]:
+        if self.config.activations == "float32":
+            return self.network(params, batch.inputs)
+
+        def lower(array: Array) -> Array:
+            return array.astype(jnp.bfloat16) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+        return self.network([lower(param) for param in params], lower(batch.inputs)).astype(jnp.float32)
 
     def _with_label_noise(self, batch: Batch, key: PRNGKeyArray) -> Batch:
         keys = jax.random.split(key)

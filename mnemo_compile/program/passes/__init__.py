@@ -7,7 +7,7 @@ from ._dce import dce as dce
 from ._drop_identities import drop_identities as drop_identities
 from ._fold import fold as fold
 from ._for_compiler import for_compiler as for_compiler
-from ._fuse import fuse as fuse
+from ._fuse import fuse as fuse, is_of_tiles as is_of_tiles
 from ._inline import inline as inline
 from ._literals_last import literals_last as literals_last
 from ._pipeline import optimise as optimise, Pass as Pass, PASSES as PASSES, stages as stages

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from .._primitives import has_trait, Trait
+from .._primitives import has_trait, matrix_product, Trait
 from .._program import Equation, Literal, Operand, Program, Value
 from .._rewrite import Replacement, Rewriter, Rule
 from ._cse import cse
@@ -14,8 +14,9 @@ from ._dce import dce
 def fuse(program: Program) -> Program:
     """Makes single operations of sums of products, and of slices of one place.
 
-    `addcmul[value]` is x + value · y · z, `add_scaled[alpha]` is x + alpha · y, and `index[axis, place]` is a slice
-    without its axis. They equal the equations that they stand for but for rounding.
+    `addcmul[value]` is x + value · y · z, `add_scaled[alpha]` is x + alpha · y, `add_product[alpha, beta]` is
+    beta · x + alpha · y z for tiles, and `index[axis, place]` is a slice without its axis. They equal the equations
+    that they stand for but for rounding.
     """
     for rule in (
         index_rule,
@@ -25,6 +26,7 @@ def fuse(program: Program) -> Program:
         _one_plus,
         _scaled_factor,
         _scaled_factor,
+        _product_of_tiles,
     ):
         program = apply_rule(program, rule)
     return cse(program)
@@ -137,4 +139,31 @@ def _scaled_factor(rewriter: Rewriter, equation: Equation) -> Replacement:
         scale = None if product is None else _literal(product.inputs[1])
         if product is not None and scale is not None and start != factor:
             return renewed(equation, "addcmul", start, product.inputs[0], other, value=value * scale)
+    return equation
+
+
+def is_of_tiles(equation: Equation) -> bool:
+    """Whether an einsum multiplies two batches of matrices whose sizes are free."""
+    return matrix_product(equation.params["subscripts"]) is not None and all(
+        sum(isinstance(size, str) for size in operand.shape) > 1 for operand in equation.inputs
+    )
+
+
+def _product_of_tiles(rewriter: Rewriter, equation: Equation) -> Replacement:
+    """β · x + α · y z."""
+    if equation.primitive not in ("add", "add_scaled"):
+        return equation
+    terms = list(zip(equation.inputs, (1.0, equation.params.get("alpha", 1.0)), strict=True))
+    for (term, alpha), (rest, beta) in (terms, terms[::-1]):
+        product = rewriter.sole_producer(term, "einsum")
+        if product is None or not is_of_tiles(product):
+            continue
+        scaled = rewriter.sole_producer(rest, "mul")
+        scale = None if scaled is None else _literal(scaled.inputs[1])
+        if scaled is not None and scale is not None:
+            rest, beta = scaled.inputs[0], beta * scale
+        if rest.shape == equation.output.shape:
+            subscripts = product.params["subscripts"]
+            inputs = (rest, *product.inputs)
+            return renewed(equation, "add_product", *inputs, subscripts=subscripts, alpha=alpha, beta=beta)
     return equation

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ...step import group_of, OF_CHUNKS
+from ...step import group_of, OF_PARTS
 from .._program import Equation, Literal, Operand, Program, Value
 from .._rewrite import names_of, Replacement, rewrite, Rewriter
 from ._dce import dce
@@ -10,7 +10,7 @@ from ._dce import dce
 
 def is_of_chunks(value: Value) -> bool:
     """Whether an input of a phase over chunks holds a row for each chunk."""
-    return group_of(value.name) in OF_CHUNKS
+    return group_of(value.name) in OF_PARTS
 
 
 def separate(program: Program, chunk_length: int) -> tuple[Program | None, Program]:

@@ -14,7 +14,7 @@ const [features, hidden] = parameters[0].shape;
 const classes = parameters[2].shape[1];
 
 const scalar = (number) => new ort.Tensor("float32", [number], []);
-const vector = (numbers) => new ort.Tensor("float32", Float32Array.from(numbers), [numbers.length]);
+const array = (numbers, shape) => new ort.Tensor("float32", Float32Array.from(numbers), shape);
 
 // The mean cross-entropy and its gradients by the hidden layer's weights and biases, then the output layer's.
 function lossAndGradients([weights, biases, outWeights, outBiases]) {
@@ -48,21 +48,46 @@ function lossAndGradients([weights, biases, outWeights, outBiases]) {
 }
 
 const load = (name) => ort.InferenceSession.create(path.join(models, name));
-const [init, update] = [await load("init.onnx"), await load("update.onnx")];
+const functionsOf = async (kind) => {
+  const functions = { init: await load(`init${kind}.onnx`), update: await load(`update${kind}.onnx`) };
+  const share = `share${kind}.onnx`;
+  return fs.existsSync(path.join(models, share)) ? { ...functions, share: await load(share) } : functions;
+};
+const ofVectors = await functionsOf("");
+const ofMatrices = fs.existsSync(path.join(models, "update_matrix.onnx")) ? await functionsOf("_matrix") : ofVectors;
+
+// Runs a model on those of the values that it takes.
+const run = (session, values) =>
+  session.run(Object.fromEntries(session.inputNames.map((name) => [name, values[name]])));
+
+// The sums over all tensors of what each gives.
+function summed(terms) {
+  const sums = {};
+  for (const name of Object.keys(terms[0] ?? {})) {
+    const { dims } = terms[0][name];
+    const total = terms[0][name].data.map((_, i) => terms.reduce((sum, each) => sum + each[name].data[i], 0));
+    sums[name] = array(total, dims);
+  }
+  return sums;
+}
 
 const tensors = [];
 for (const { shape, values } of parameters) {
-  const matrix = shape.length > 1;
+  const isMatrix = shape.length > 1;
   const longest = Math.max(...shape);
   const fixed = {
-    matrix: scalar(matrix ? 1 : 0),
-    aspect: scalar(matrix ? longest ** 2 / values.length : 1),
+    matrix: scalar(isMatrix ? 1 : 0),
+    aspect: scalar(isMatrix ? longest ** 2 / values.length : 1),
+    role: scalar(isMatrix ? 1 : 0),
     total_steps: scalar(steps),
     lr: scalar(1),
     weight_decay: scalar(0),
+    pretrained: scalar(-1),
   };
-  const param = vector(values);
-  tensors.push({ fixed, held: { param, ...(await init.run({ param })) } });
+  const functions = isMatrix ? ofMatrices : ofVectors;
+  const view = isMatrix ? [1, ...shape] : [1, 1, ...shape];
+  const param = array(values, view);
+  tensors.push({ functions, view, fixed, held: { param, ...(await functions.init.run({ param })) } });
 }
 
 const losses = [];
@@ -70,9 +95,15 @@ const file = fs.openSync(out, "w");
 for (let step = 0; step < steps; step++) {
   const { loss, gradients } = lossAndGradients(tensors.map(({ held }) => held.param.data));
   losses.push(loss);
-  const grads = gradients.map(vector);
-  for (const [place, { fixed, held }] of tensors.entries()) {
-    const results = await update.run({ ...held, ...fixed, grad: grads[place] });
+  const grads = gradients.map((numbers, place) => array(numbers, tensors[place].view));
+  const given = tensors.map(({ fixed, held }, place) => ({ ...held, ...fixed, grad: grads[place] }));
+  const terms = [];
+  for (const [place, { functions }] of tensors.entries()) {
+    if (functions.share) terms.push(await run(functions.share, given[place]));
+  }
+  const sums = summed(terms);
+  for (const [place, { functions, held }] of tensors.entries()) {
+    const results = await run(functions.update, { ...given[place], ...sums });
     for (const name of Object.keys(held)) held[name] = results[`next.${name}`];
   }
   for (const grad of grads) fs.writeSync(file, grad.data);

@@ -1,4 +1,4 @@
-"""The onnx export is a set of valid models that take any number of coordinates."""
+"""The onnx export is a set of valid models that take tensors of any sizes."""
 
 import pathlib
 import re
@@ -34,7 +34,9 @@ def phases(frozen: FrozenCell) -> list[str]:
 @pytest.fixture(scope="module")
 def models(phases: list[str]) -> list[str]:
     """Names of the files, in the order of the text."""
-    whole = ["init.onnx", "share.onnx", "update.onnx"] if "share" in phases else ["init.onnx", "update.onnx"]
+    functions = ["init", "share", "update"] if "share" in phases else ["init", "update"]
+    kinds = ["", "_matrix"] if "orthogonalise" in phases else [""]
+    whole = [f"{name}{kind}.onnx" for kind in kinds for name in functions]
     return whole + [f"phases/{name}.onnx" for name in phases]
 
 
@@ -44,16 +46,19 @@ def loaded(path: pathlib.Path, level: str) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options)
 
 
-def run(session: onnxruntime.InferenceSession, given: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """The outputs; of a tensor of so many coordinates in chunks of 32, and zeros where nothing is given."""
+def run(
+    session: onnxruntime.InferenceSession, given: dict[str, np.ndarray], sizes: tuple[int, int, int]
+) -> dict[str, np.ndarray]:
+    """The outputs; of a tensor of these sizes in chunks of 32, and zeros where nothing is given."""
+    batch, rows, columns = sizes
+    names = {"batch": batch, "rows": rows, "columns": columns, "chunks": batch * rows * -(-columns // 32)}
     inputs = {}
     for node in session.get_inputs():
-        sizes: dict[Any, Any] = {"N": count, "C": -(-count // 32)}
-        shape: list[Any] = [sizes.get(size, size) for size in node.shape]
+        shape: list[Any] = [names.get(size, size) for size in node.shape]
         zeros = np.zeros(shape, np.int64 if node.name in ("step", "skipped") else np.float32)
         inputs[node.name] = given.get(node.name, zeros)
-    names = [node.name for node in session.get_outputs()]
-    return dict(zip(names, map(np.asarray, session.run(names, inputs)), strict=True))
+    outputs = [node.name for node in session.get_outputs()]
+    return dict(zip(outputs, map(np.asarray, session.run(outputs, inputs)), strict=True))
 
 
 def test_models_are_valid_and_say_whose_they_are(folder: pathlib.Path, frozen: FrozenCell, models: list[str]) -> None:
@@ -72,40 +77,49 @@ def test_models_are_valid_and_say_whose_they_are(folder: pathlib.Path, frozen: F
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
 
 
+SIZES = [(1, 1, n) for n in (1, 31, 32, 33, 4096, 5003, 32768, 32769, 100_003)]
+SIZES += [(1, 7, 5003), (3, 129, 129), (2, 300, 1), (1, 1, 129), (5, 3, 4)]
+
+
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("coordinates", [1, 31, 32, 33, 4096, 5003, 32768, 32769, 100_003])
-def test_any_number_of_coordinates(folder: pathlib.Path, coordinates: int, level: str) -> None:
-    session = loaded(folder / "update.onnx", level)
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("kind", ["", "_matrix"])
+def test_any_sizes(folder: pathlib.Path, sizes: tuple[int, int, int], level: str, kind: str) -> None:
+    session = loaded(folder / f"update{kind}.onnx", level)
 
     def step(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        share = folder / "share.onnx"
-        sums = run(loaded(share, level), given, coordinates) if share.exists() else {}
-        return run(session, {**given, **sums}, coordinates)
+        share = folder / f"share{kind}.onnx"
+        sums = run(loaded(share, level), given, sizes) if share.exists() else {}
+        return run(session, {**given, **sums}, sizes)
 
+    random = np.random.default_rng(0)
     given = {
-        "param": np.ones(coordinates, np.float32),
-        "grad": np.linspace(1, 2, coordinates, dtype=np.float32),
+        "param": np.full(sizes, 1e-3, np.float32),
+        "grad": random.normal(size=sizes).astype(np.float32),
         "lr": np.ones((), np.float32),
         "aspect": np.ones((), np.float32),
+        "role": np.array(1 if kind else 0, np.float32),
     }
     outputs = step(given)
-    assert outputs["next.param"].shape == (coordinates,)
-    assert np.all(np.isfinite(outputs["next.param"])) and np.all(outputs["next.param"] != 1)
+    assert outputs["next.param"].shape == sizes
+    assert np.all(np.isfinite(outputs["next.param"])) and np.all(outputs["next.param"] != given["param"])
     assert outputs["next.step"] == 1 and outputs["next.skipped"] == 0 and outputs["finite"]
-    broken = np.zeros(coordinates, np.float32)
-    broken[-1] = np.nan
+    broken = np.zeros(sizes, np.float32)
+    broken[-1, -1, -1] = np.nan
     refused = step({**given, "grad": broken})
     assert np.array_equal(refused["next.param"], given["param"])
     assert refused["next.step"] == 0 and refused["next.skipped"] == 1 and not refused["finite"]
 
 
 def test_the_example_in_the_readme_runs(
-    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    frozen: FrozenCell, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (folder / "README.md").read_text(encoding="utf-8")
+    # Random weights are no optimizer.
+    OnnxExporter().emit(frozen, compile_cell(frozen.config.build()), tmp_path)
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     example = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
     assert example is not None
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(tmp_path)
     exec(compile(example[1], "README.md", "exec"), {})
     before, after = map(float, capsys.readouterr().out.split("->"))
     assert after < before
@@ -130,7 +144,11 @@ def test_the_text_names_models_weights_and_nodes_and_holds_no_walls_of_numbers(
     text = OnnxExporter().text(frozen, compile_cell(frozen.cell()))
     lines = text.splitlines()
     assert [line for line in lines if line.startswith("model ")] == [f"model {name}" for name in models]
-    for line in ("  input %param: f32[N]", "  weight %network.coordinate.input: f32[2, 5]", "  output %next.param"):
+    for line in (
+        "  input %param: f32[batch, rows, columns]",
+        "  weight %network.coordinate.input: f32[2, 5]",
+        "  output %next.param",
+    ):
         assert line in lines
     assert any(re.fullmatch(r"    %update\.\w+: f32\[block, 32\] = Mul\(%\S+, %\S+\)", line) for line in lines)
     assert "\x1b" not in text and max(map(len, lines)) < 300

@@ -57,6 +57,9 @@ def test_a_primitive_computes_what_it_means(
         ("abc,adb->acd", [(5, 3, 2), (5, 4, 3)], ("rows", 2, 4)),
         ("ab,ac->abc", [(5, 3), (5, 2)], ("rows", 3, 2)),
         ("ab,ab->a", [(5, 3), (5, 3)], ("rows",)),
+        ("abc,adc->abd", [(5, 2, 3), (5, 4, 3)], ("rows", 2, 4)),
+        ("abc,acd->abd", [(5, 2, 3), (5, 3, 4)], ("rows", 2, 4)),
+        ("abc,adc->adb", [(5, 2, 3), (5, 4, 3)], ("rows", 4, 2)),
     ],
 )
 def test_a_contraction_computes_what_it_means(
@@ -72,6 +75,31 @@ def test_a_contraction_computes_what_it_means(
     phase = Program("phase", tuple(operands), (), (equation,), (("out", equation.output),))
     # Terms cancel.
     assert_means(phase, frozen, arrays, level, smallest=2e-6)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_free_sizes_of_a_tile_are_kept_by_reshapes_and_filled_by_broadcasts(level: str, frozen: FrozenCell) -> None:
+    tile = ("rows", "height", "width")
+    x, row = Value("x0", tile, "float32"), Value("x1", ("rows",), "float32")
+    values = [Value(name, shape, "float32") for name, shape in (("deep", (*tile, 1)), ("flat", tile), ("half", tile))]
+    beside, all_of_it = Value("beside", ("rows", 1, 1), "float32"), Value("all", tile, "float32")
+    deep, flat, half = values
+    equations = (
+        Equation("reshape", (x,), (deep,), {}, "_cell.py:1"),
+        Equation("reshape", (deep,), (flat,), {}, "_cell.py:2"),
+        Equation("broadcast", (Literal(0.5, "float32"),), (half,), {}, "_cell.py:3"),
+        Equation("reshape", (row,), (beside,), {}, "_cell.py:4"),
+        Equation("broadcast", (beside,), (all_of_it,), {}, "_cell.py:5"),
+    )
+    outputs = (("out", flat), ("half", half), ("all", all_of_it))
+    phase = Program("phase", (x, row), (), equations, outputs)
+    arrays = {"x0": RANDOM.normal(size=(3, 2, 5)).astype(np.float32), "x1": np.arange(3, dtype=np.float32)}
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.__members__[level]
+    session = onnxruntime.InferenceSession(serialised(finished(phase_graph(phase), frozen)), options)
+    given = list(map(np.asarray, session.run([name for name, _ in outputs], arrays)))
+    assert np.array_equal(given[0], arrays["x0"]) and given[1].shape == (3, 2, 5)
+    assert np.all(given[1] == 0.5) and np.array_equal(given[2], np.broadcast_to(arrays["x1"][:, None, None], (3, 2, 5)))
 
 
 def test_every_primitive_of_the_closed_set_is_said_and_tested() -> None:

@@ -1,7 +1,6 @@
 """Any cell becomes a gradient transformation that steps as the reference does."""
 
 import functools
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -12,33 +11,16 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mnemo_compile.cell import AbstractCell, MemorySlot
-from mnemo_compile.exporters.optax import OptaxExporter
-from mnemo_compile.exporters.python import load_package
-from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.program import compile_cell
-from mnemo_compile.step import Layout, reference, Role, ROLES, shape_numbers, shape_role
+from mnemo_compile.step import describe, Layout, reference, Role
+from mnemo_compile.step.reference import layout_of
 from tests.cells import cell_of
 from tests.helpers import jitted_pack, jitted_step, trajectory
 
-SHAPES = ((7,), (33, 31), (), (40, 64), (40, 64), (1, 97), (6, 160))
-"""With blocks of 256 coordinates: whole, in blocks with an end, in blocks that two share, padded, and an embedding."""
+SHAPES = ((7,), (33, 31), (), (40, 64), (40, 64), (1, 97), (6, 160), (10, 6, 3, 3), (331,))
+"""With blocks of 256 coordinates: whole, in blocks with an end, in blocks that two share, padded, an embedding, a
+convolution, and a vector with an end."""
 HISTORY = st.lists(st.sampled_from(["normal", "zero", "huge", "sparse", "nan"]), min_size=1, max_size=4)
-
-
-@pytest.fixture(scope="module")
-def package_of(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The imported package of a kind of cell."""
-
-    @functools.cache
-    def package_of(kind: str) -> ModuleType:
-        folder = tmp_path_factory.mktemp(kind)
-        OptaxExporter().emit(frozen, compile_cell(cell_of(kind)), folder)
-        package = load_package(folder / "small_cell")
-        # So that tensors share blocks though blocks are small.
-        package._partition.SHORTEST = 64
-        return package
-
-    return package_of
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +29,8 @@ def stepper_of(package_of: Any) -> Any:
 
     @functools.cache
     def stepper_of(kind: str) -> tuple[Any, Any]:
-        transformation = package_of(kind).mnemosyne(weight_decay=0.1, total_steps=10, block_size=256)
-
-        @jax.jit
-        def advance(params: Any, state: Any, grads: Any) -> Any:
-            updates, state = transformation.update(grads, state, params)
-            return optax.apply_updates(params, updates), state
-
-        return transformation, advance
+        transformation = package_of(kind).mnemosyne(weight_decay=10.0, total_steps=10, block_size=256)
+        return transformation, stepper(transformation)
 
     return stepper_of
 
@@ -77,14 +53,15 @@ def assert_kept(cell: AbstractCell, layout: Layout, state: Any, after: reference
     starts = np.cumsum([0, *layout.chunks])
     for slot in cell.memory_slots:
         for tensor, array in enumerate(state.memory[slot.name]):
-            shape, role = layout.shapes[tensor], (layout.roles or list(map(shape_role, layout.shapes)))[tensor]
+            shape, role = layout.shapes[tensor], layout.described[tensor].role
             assert array.dtype == slot.dtype
             if slot.roles is not None and role not in slot.roles:
                 assert array.shape == (0,)
                 continue
             true = np.asarray(after.memory[slot.name][starts[tensor] : starts[tensor + 1]])
             if slot.per == "coordinate":
-                true = true.reshape(-1, *slot.shape)[: layout.sizes[tensor]].reshape((*shape, *slot.shape))
+                runs, run = layout.sizes[tensor] // layout.runs[tensor], layout.runs[tensor]
+                true = true.reshape(runs, -1, *slot.shape)[:, :run].reshape((*shape, *slot.shape))
             assert_alike(slot, np.asarray(array, np.float32), true)
 
 
@@ -99,7 +76,11 @@ def assert_alike(slot: MemorySlot, array: np.ndarray, true: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["tracks", "levels", "trio", "bare", "adam", "lstm", pytest.param("mnemosyne", marks=pytest.mark.slow)]
+    "kind",
+    [
+        *("tracks", "levels", "trio", "bare", "adam", "lstm", "tiled"),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("mnemosyne", "everything")),
+    ],
 )
 @settings(max_examples=5, deadline=None)
 @given(history=HISTORY, seed=st.integers(0, 2**16))
@@ -111,19 +92,21 @@ def test_it_takes_the_steps_of_the_cell(stepper_of: Any, kind: str, history: lis
     params, state = start, transformation.init(start)
     for each in grads:
         params, state = advance(params, state, each)
-    expected, after = trajectory(cell_of(kind), SHAPES, start, grads, weight_decay=0.1, total_steps=10.0)
+    expected, after = trajectory(cell_of(kind), SHAPES, start, grads, weight_decay=10.0, total_steps=10.0)
     for given_, true in zip(params, expected, strict=True):
         assert np.linalg.norm(given_ - true) <= 1e-5 * len(grads) * np.linalg.norm(true) + 1e-12
     assert int(state.skipped) == history.count("nan") and int(state.step) == len(history) - history.count("nan")
     cell = cell_of(kind)
-    assert_kept(cell, Layout(SHAPES, cell.chunk_length, cell.sample_chunks), state, after)
+    assert_kept(cell, layout_of(cell, SHAPES), state, after)
     for name, rows in after.recall.items():
         np.testing.assert_allclose(state.recall[name], rows, rtol=1e-4, atol=1e-6)
 
 
 def test_only_the_phases_that_a_step_needs_are_there(package_of: Any) -> None:
-    assert set(package_of("levels")._phases.INPUTS) == {"measure", "encode", "share", "recall", "probe", "update"}
-    assert set(package_of("tracks")._phases.INPUTS) == {"measure", "encode", "recall", "probe", "update"}
+    assert set(package_of("levels")._phases.INPUTS) == {"measure", "encode", "share", "recall", "update"}
+    assert set(package_of("tracks")._phases.INPUTS) == {"measure", "encode", "recall", "update"}
+    tiles = {"measure", "recall", "update", "orthogonalise", "update_tiles"}
+    assert set(package_of("tiled")._phases.INPUTS) == tiles
     assert set(package_of("adam")._phases.INPUTS) == {"measure", "recall", "update"}
     assert set(package_of("bare")._phases.INPUTS) == set(package_of("lstm")._phases.INPUTS) == {"measure", "update"}
 
@@ -139,7 +122,7 @@ def test_the_state_has_the_shapes_of_slots_and_what_the_cell_begins_with(package
 
 
 SAID: dict[str, Role | None] = {"a.0": "embedding", "a.1": "matrix", "b": "head", "c.deep": "vector", "one": None}
-"""What is said of parameters, by their paths."""
+"""Labels of parameters, by their paths."""
 NAMED = {"a": [(40, 64), (40, 64)], "b": (3, 160), "c": {"deep": (33, 31)}, "none": (0, 3), "one": (5,)}
 
 
@@ -149,28 +132,37 @@ def drawn(shapes: Any, seed: int) -> Any:
     return jax.tree.map(lambda shape: jnp.asarray(random.normal(size=shape), jnp.float32), shapes, is_leaf=is_shape)
 
 
+def assert_steps(kind: str, layout: Layout, params: Any, history: list[Any], stepped: list[Any], bound: float) -> Any:
+    """Asserts that tensors with coordinates took the reference's steps. Returns its state."""
+    cell = cell_of(kind)
+    hyper = {name: jnp.array(0.0) for name in ("weight_decay", "total_steps")} | {"lr": jnp.array(1.0)}
+    packed = jitted_pack(layout, [leaf for leaf in jax.tree.leaves(params) if leaf.size])
+    state = reference.init(cell, layout)
+    for grads in history:
+        grad = jitted_pack(layout, [leaf for leaf in jax.tree.leaves(grads) if leaf.size])
+        packed, state = jitted_step(cell, layout, packed, grad, state, hyper)
+    for given_, true in zip(stepped, reference.unpack(layout, packed), strict=True):
+        assert np.linalg.norm(given_ - true) <= bound * np.linalg.norm(true)
+    return state
+
+
+@pytest.mark.parametrize("kind", ["levels", "tiled"])
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**16))
-def test_roles_may_be_said(named: Any, seed: int) -> None:
-    """Two tensors of one shape keep other slots; each takes the steps of its role."""
-    transformation, advance = named
+def test_roles_may_be_labels(named: Any, kind: str, seed: int) -> None:
+    """Two tensors of one shape have other slots; each takes the steps of its role."""
+    transformation, advance = named(kind)
     params, history = drawn(NAMED, seed), [drawn(NAMED, seed + step + 1) for step in range(3)]
     state, after_params = transformation.init(params), params
     for grads in history:
         after_params, state = advance(after_params, state, grads)
-    present = [leaf for leaf in jax.tree.leaves(params) if leaf.size]
-    roles: tuple[Role, ...] = ("embedding", "matrix", "head", "vector", "vector")
-    cell = cell_of("levels")
-    layout = Layout(tuple(leaf.shape for leaf in present), cell.chunk_length, cell.sample_chunks, roles)
-    hyper = {name: jnp.array(0.0) for name in ("weight_decay", "total_steps")} | {"lr": jnp.array(1.0)}
-    packed, expected_state = jitted_pack(layout, present), reference.init(cell, layout)
-    for grads in history:
-        grad = jitted_pack(layout, [leaf for leaf in jax.tree.leaves(grads) if leaf.size])
-        packed, expected_state = jitted_step(cell, layout, packed, grad, expected_state, hyper)
-    expected = reference.unpack(layout, packed)
+    shapes = tuple(leaf.shape for leaf in jax.tree.leaves(params) if leaf.size)
+    labels = [label for path, label in SAID.items()]
+    descriptions = tuple(describe(shape, label=label) for shape, label in zip(shapes, labels, strict=True))
+    cell = cell_of(kind)
+    layout = Layout(shapes, cell.chunk_length, cell.sample_chunks, cell.tile, descriptions)
     stepped = [leaf for leaf in jax.tree.leaves(after_params) if leaf.size]
-    for given_, true in zip(stepped, expected, strict=True):
-        assert np.linalg.norm(given_ - true) <= 3e-5 * np.linalg.norm(true)
+    expected_state = assert_steps(kind, layout, params, history, stepped, 3e-5)
     memory = {
         name: [tree["a"][0], tree["a"][1], tree["b"], tree["c"]["deep"], tree["one"]]
         for name, tree in state.memory.items()
@@ -179,47 +171,28 @@ def test_roles_may_be_said(named: Any, seed: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def named(package_of: Any) -> tuple[Any, Any]:
-    """A transformation that is told of roles, and its step."""
+def named(package_of: Any) -> Any:
+    """The transformation of a kind of cell whose roles are labels, and its step."""
 
-    def roles(path: str, array: jax.Array) -> str | None:
-        assert path == "none" and array.shape == (0, 3) or array.size and path in SAID
-        return SAID.get(path)
+    @functools.cache
+    def named(kind: str) -> tuple[Any, Any]:
+        def roles(path: str, array: jax.Array) -> str | None:
+            assert path == "none" and array.shape == (0, 3) or array.size and path in SAID
+            return SAID.get(path)
 
-    transformation = package_of("levels").mnemosyne(block_size=256, roles=roles)
+        transformation = package_of(kind).mnemosyne(block_size=256, roles=roles)
+        return transformation, stepper(transformation)
 
+    return named
+
+
+def stepper(transformation: Any) -> Any:
     @jax.jit
     def advance(params: Any, state: Any, grads: Any) -> Any:
         updates, state = transformation.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    return transformation, advance
-
-
-def test_roles_and_facts_are_those_of_the_compiler(package_of: Any) -> None:
-    tensors = package_of("levels")._tensors
-    shapes = [(), (3,), (4, 5), (5, 80), (80, 5), (79, 5), (1, 1, 7), (3, 3, 2, 2), (1, 4, 1, 5), (2, 32), (1, 1)]
-    for shape in shapes:
-        for said in (None, *ROLES):
-            (role,) = tensors.roles_of(jnp.zeros(shape), None if said is None else lambda path, array, said=said: said)
-            assert role == (said or shape_role(shape))
-            numbers = {name: float(value[0]) for name, value in tensors.shape_rows([shape], [role]).items()}
-            expected = {f"shape.{name}": float(np.float32(x)) for name, x in shape_numbers(shape, role).items()}
-            assert numbers == expected
-
-
-def test_roles_that_there_are_not_are_refused(package_of: Any) -> None:
-    params = {"decoder": {"kernel": jnp.ones((4, 5))}}
-    transformation = package_of("levels").mnemosyne(roles=lambda path, array: "bias")
-    message = "roles gave 'bias' for the parameter decoder.kernel, .*; return one of vector, matrix, .*, or None"
-    with pytest.raises(ValueError, match=message):
-        transformation.init(params)
-    with pytest.raises(ValueError, match=message):
-        transformation.update(params, package_of("levels").mnemosyne().init(params), params)
-    with pytest.raises(ValueError, match=r"for the parameter \(the only one\), which is no role"):
-        transformation.init(jnp.ones(3))
-    with pytest.raises(ValueError, match="roles must be a function of a parameter's path and array, or None, not {}"):
-        package_of("levels").mnemosyne(roles={})
+    return advance
 
 
 def test_a_state_for_other_roles_is_refused(package_of: Any) -> None:
@@ -311,9 +284,19 @@ def test_each_member_of_an_ensemble_steps_as_it_does_alone(package_of: Any) -> N
                 assert_alike(slot, np.asarray(array, np.float32), np.asarray(true, np.float32))
 
 
-@pytest.mark.parametrize("shape", [(512, 256), (131_077,)])
-def test_a_step_is_in_place_with_a_workspace_of_blocks(package_of: Any, shape: tuple[int, ...]) -> None:
-    transformation = package_of("levels").mnemosyne(block_size=2048)
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("levels", (512, 256)),
+        ("levels", (131_077,)),
+        ("levels", (5, 203, 130)),
+        ("tiled", (512, 256)),
+        ("tiled", (1009, 130)),
+        ("tiled", (3, 3, 100, 200)),
+    ],
+)
+def test_a_step_is_in_place_with_a_workspace_of_blocks(package_of: Any, kind: str, shape: tuple[int, ...]) -> None:
+    transformation = package_of(kind).mnemosyne(block_size=2048)
     params = [jax.ShapeDtypeStruct(shape, np.float32)]
     state = jax.eval_shape(transformation.init, params)
     compiled = jax.jit(transformation.update, donate_argnums=(0, 1)).lower(params, state, params).compile()

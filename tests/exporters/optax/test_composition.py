@@ -78,13 +78,12 @@ def test_a_chain_does_one_after_the_other(
     assert_close(run(chained, params, flipped)[0], alone[0])
 
 
-def test_each_group_has_its_own_transformation(
-    optax_package: ModuleType, params: Tree, history: list[Tree], alone: tuple[Tree, Any]
-) -> None:
+def test_each_group_has_its_own_transformation(optax_package: ModuleType, params: Tree, history: list[Tree]) -> None:
+    alone, _ = run(optax_package.mnemosyne(total_steps=5), {"b": params["b"]}, [{"b": g["b"]} for g in history])
     groups: Any = {"ours": optax_package.mnemosyne(total_steps=5), "sgd": optax.sgd(0.1)}
     for parted in (optax.multi_transform, optax.partition):
         result, _ = run(parted(groups, {"a": "sgd", "b": "ours"}), params, history)
-        assert_close(result["b"], alone[0]["b"], 1e-5)
+        assert_close(result["b"], alone["b"], 1e-5)
         assert_close({"a": result["a"]}, run(optax.sgd(0.1), {"a": params["a"]}, [{"a": g["a"]} for g in history])[0])
 
 
@@ -213,7 +212,14 @@ def test_a_state_survives_a_round_trip(
     assert_close(state, alone[1], 0)
 
 
-LARGE = {"one": (300, 64), "two": (300, 64), "odd": (19_207,), "small": (40,), "scalar": ()}
+LARGE = {
+    "one": (300, 64),
+    "two": (300, 64),
+    "token.embedding": (300, 64),
+    "odd": (19_207,),
+    "small": (40,),
+    "scalar": (),
+}
 
 
 def trained(transformation: Any) -> Callable[..., Any]:
@@ -264,7 +270,7 @@ def test_equal_shapes_are_compiled_together(optax_package: ModuleType) -> None:
         state = jax.eval_shape(transformation.init, params)
         return jax.jit(transformation.update).lower(params, state, params).as_text().count("stablehlo.while")
 
-    assert loops(5) == loops(1)
+    assert loops(4) == loops(1)
 
 
 def refused(optax_package: ModuleType, message: str, params: Tree, grads: Tree, state: Any = None) -> None:
@@ -302,7 +308,10 @@ def test_a_state_of_something_else_is_refused(optax_package: ModuleType, params:
             state._replace(recall={}),
             "and recall without arrays where small-cell has memory fast, slow, square and recall",
         ),
-        (optax_package.mnemosyne().init(params["b"]), r"recall denominator \(2, .* has .* \(3, .*; make one with init"),
+        (
+            optax_package.mnemosyne().init(params["b"]),
+            r"recall age \(2,\), .* has .* age \(3,\), .*; make one with init",
+        ),
         (
             state._replace(memory={name: {"a": jnp.ones(7)} for name in state.memory}),
             r"the state's memory 'fast' are a tree without \['b'\]\['c'\]",

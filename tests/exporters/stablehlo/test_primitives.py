@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 
 from mnemo_compile.exporters.optax._primitives import TABLE as OPTAX_TABLE
+from mnemo_compile.exporters.optax.runtime._products import einsum
 from mnemo_compile.exporters.python._source import render
 from mnemo_compile.exporters.stablehlo import _functions as functions
 from mnemo_compile.exporters.stablehlo._primitives import TABLE as STABLEHLO_TABLE
@@ -30,7 +31,7 @@ def run(target: str, phase: Program, inputs: dict[str, np.ndarray], bare: Compil
     if target == "stablehlo":
         compiled = dataclasses.replace(bare, programs={**bare.programs, "phase": phase})
         return np.asarray(jax.jit(functions.phase_function(compiled, "phase")[0])(given)["out"])
-    scope: dict[str, Any] = {"jnp": jnp, "lax": lax, "Mapping": dict, "Array": jax.Array}
+    scope: dict[str, Any] = {"jnp": jnp, "lax": lax, "einsum": einsum, "Mapping": dict, "Array": jax.Array}
     exec(render(phase, OPTAX_TABLE, "optax", "Array"), scope)
     return np.asarray(jax.jit(scope["phase"])({}, given)["out"])
 
@@ -80,6 +81,23 @@ def test_a_contraction_computes_what_it_means(target: str, subscripts: str, bare
     phase = Program("phase", operands, (), (equation,), (("out", output),))
     # Terms cancel.
     assert_means(target, phase, inputs, bare, smallest=1e-6)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_tiles_of_any_size_are_reduced_and_multiplied(target: str, bare: CompiledCell) -> None:
+    tile, square = ("rows", "height", "width"), ("rows", "height", "height")
+    x = Value("x0", tile, "float32")
+    gram, largest = Value("gram", square, "float32"), Value("largest", ("rows",), "float32")
+    beside, out = Value("beside", ("rows", 1, 1), "float32"), Value("y", square, "float32")
+    equations = (
+        Equation("einsum", (x, x), (gram,), {"subscripts": "abc,adc->abd"}, "_cell.py:1"),
+        Equation("reduce", (x,), (largest,), {"kind": "max", "axes": (1, 2)}, "_cell.py:2"),
+        Equation("reshape", (largest,), (beside,), {}, "_cell.py:3"),
+        Equation("mul", (gram, beside), (out,), {}, "_cell.py:4"),
+    )
+    phase = Program("phase", (x,), (), equations, (("out", out),))
+    for shape in ((5, 3, 4), (1, 1, 1), (2, 7, 7)):
+        assert_means(target, phase, {"x0": RANDOM.normal(size=shape).astype(np.float32)}, bare, smallest=1e-5)
 
 
 def test_every_primitive_of_the_closed_set_is_said() -> None:

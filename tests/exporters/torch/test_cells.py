@@ -46,7 +46,7 @@ def test_a_cell_of_any_kind_steps_as_the_reference(
     history = [[np.asarray(random.normal(size=shape), np.float32) for shape in shapes] for _ in range(3)]
     history.insert(1, [np.full(shape, np.nan, np.float32) for shape in shapes])
     arrays = [list(map(jnp.asarray, grads)) for grads in history]
-    options = {"lr": 0.7, "weight_decay": 0.01}
+    options: Any = {"lr": 0.7, "weight_decay": 0.01}
     expected, _ = trajectory(CELLS[name], shapes, list(map(jnp.asarray, params)), arrays, **options)
     tensors = [torch.nn.Parameter(torch.tensor(param)) for param in params]
     optimizer = optimizers[name](tensors, block_size=block_size, **options)
@@ -79,7 +79,7 @@ def test_a_slot_is_stored_for_the_roles_and_in_the_dtype_that_the_cell_says(opti
     for param in params:
         param.grad = torch.randn_like(param)
     optimizer.step()
-    for param, chunks, is_own in zip(params, (2, 4, 10, 5), (True, False, True, True), strict=True):
+    for param, chunks, is_own in zip(params, (2, 4, 10, 6), (True, False, True, True), strict=True):
         state = optimizer.state[param]
         assert ("own" in state) == is_own
         assert {name: (tuple(state[name].shape), state[name].dtype) for name in state if name != "own"} == {

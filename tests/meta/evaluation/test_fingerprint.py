@@ -7,7 +7,7 @@ import pytest
 
 from mnemo_compile.meta.evaluation import TaskConfig
 from mnemo_compile.meta.evaluation._baselines import BASELINES, Setting, UNTUNED
-from mnemo_compile.meta.evaluation._fingerprint import _close, _figures, Fingerprint, fingerprint, TOLERANCE
+from mnemo_compile.meta.evaluation._fingerprint import _close, figures, Fingerprint, fingerprint, TOLERANCE
 from mnemo_compile.meta.evaluation._training import starts, train
 
 
@@ -54,6 +54,6 @@ def test_figures_see_order_and_not_rounding(line: TaskConfig) -> None:
     params, _ = starts(line, [0])
     numbers = np.concatenate([np.ravel(each) for each in params])
     rounded = numbers * (1 + 1e-6 * np.random.default_rng(0).normal(size=numbers.shape))
-    assert _close(_figures([numbers]), _figures([rounded]))
-    assert not _close(_figures([numbers]), _figures([numbers[::-1]]))
-    assert not _close(_figures([numbers]), _figures([1.01 * numbers]))
+    assert _close(figures([numbers]), figures([rounded]))
+    assert not _close(figures([numbers]), figures([numbers[::-1]]))
+    assert not _close(figures([numbers]), figures([1.01 * numbers]))

@@ -9,7 +9,7 @@ import pydantic
 import pytest
 
 from mnemo_compile.meta.tasks import SPLITS
-from tests.meta.tasks.families import CLUSTERS, CONFIG, FAMILIES, supervised, TEACHER, TEXT
+from tests.meta.tasks.families import CLUSTERS, CONFIG, FAMILIES, start, supervised, TEACHER, TEXT
 
 
 def test_label_noise_is_in_every_split_but_validation() -> None:
@@ -37,3 +37,15 @@ def test_label_noise_is_in_every_split_but_validation() -> None:
 def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(pydantic.ValidationError, match=message.replace("(", r"\(")):
         CONFIG.validate_python({**FAMILIES[0], **changes})
+
+
+def test_lower_precision_is_of_the_network_and_not_of_its_parameters() -> None:
+    full, lower = (supervised(TEACHER, {"kind": "mlp", "widths": [32]}, activations=a) for a in ("float32", "bfloat16"))
+    params = start(full, jax.random.key(0))
+    batch = full.batch(full.draw(jax.random.key(1)), jax.random.key(2), "train")
+    (exact, grads), (rounded, rough) = (jax.value_and_grad(family.loss)(params, batch) for family in (full, lower))
+    assert rounded.dtype == jnp.float32 and rounded != exact
+    np.testing.assert_allclose(rounded, exact, rtol=0.02)
+    for one, other in zip(grads, rough, strict=True):
+        assert other.dtype == jnp.float32
+        np.testing.assert_allclose(one, other, atol=0.05 * float(jnp.abs(one).max()) + 1e-3)

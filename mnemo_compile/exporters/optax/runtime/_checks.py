@@ -7,11 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ._phases import MEMORY, NAME, STATE
+from ._products import PRECISIONS
 
 
-def check_options(lr: Any, weight_decay: Any, total_steps: Any, block_size: Any, roles: Any) -> None:
+def check_options(
+    *, lr: Any, weight_decay: Any, total_steps: Any, block_size: Any, pretrained: Any, precision: Any
+) -> None:
     """Raises `ValueError` for impossible options. Arrays may be traced, so their values are not checked."""
     for name, value in (("lr", lr), ("weight_decay", weight_decay)):
         if isinstance(value, int | float | np.number) and not 0 <= value < math.inf:
@@ -23,8 +27,10 @@ def check_options(lr: Any, weight_decay: Any, total_steps: Any, block_size: Any,
         raise ValueError("block_size must not be traced; name it in the static_args of optax.inject_hyperparams")
     if not isinstance(block_size, int) or block_size < 1:
         raise ValueError(f"block_size counts coordinates and must be a positive integer, not {block_size!r}")
-    if roles is not None and not callable(roles):
-        raise ValueError(f"roles must be a function of a parameter's path and array, or None, not {roles!r}")
+    if pretrained is not None and not isinstance(pretrained, bool | np.bool_ | jax.Array):
+        raise ValueError(f"pretrained must be True or False, or None if it is not known, not {pretrained!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
 
 
 def floating_leaves(params: Any) -> list[jax.Array]:
@@ -45,17 +51,47 @@ def leaves_like(params: Any, tree: Any, what: str, shapes: Sequence[tuple[int, .
     expected = jax.tree_util.tree_leaves_with_path(params)
     actual = jax.tree_util.tree_leaves_with_path(tree)
     if jax.tree.structure(tree) != jax.tree.structure(params):
-        ours, theirs = [_named(path) for path, _ in expected], [_named(path) for path, _ in actual]
-        missing, spare = [p for p in ours if p not in theirs], [p for p in theirs if p not in ours]
-        where = f" without {missing[0]}" if missing else f" with {spare[0]}" if spare else ""
         raise ValueError(
-            f"{what} are a tree{where} that is not that of the parameters; give one like the params that init "
-            "received, with None where a parameter is None"
+            f"{what} are a tree{_difference(expected, actual)} that is not that of the parameters; give one like the "
+            "params that init received, with None where a parameter is None"
         )
     for (path, array), shape in zip(actual, shapes, strict=True):
         if jnp.shape(array) != shape:
             raise ValueError(f"{what} have shape {jnp.shape(array)} at {_named(path)} where {shape} belongs")
     return [array for _, array in actual]
+
+
+def labels_like(params: Any, roles: Any) -> list[str | None]:
+    """The labels of the parameters in a tree of their structure. Any other tree raises `ValueError`."""
+    leaves, structure = jax.tree.flatten(params, is_leaf=_is_nothing)
+    try:
+        labels = structure.flatten_up_to(roles)
+        fits = all(_is_nothing(leaf) or _is_label(label) for leaf, label in zip(leaves, labels, strict=True))
+    except (TypeError, ValueError):
+        labels, fits = [], False
+    if not fits:
+        trees = (jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_nothing) for tree in (params, roles))
+        raise ValueError(
+            f"roles are a tree{_difference(*trees)} that is not that of the parameters; give a role or None for each "
+            "of them, or a function of a parameter's path and array"
+        )
+    return [label for leaf, label in zip(leaves, labels, strict=True) if not _is_nothing(leaf)]
+
+
+def _is_label(label: Any) -> bool:
+    return label is None or jax.tree_util.all_leaves([label])
+
+
+def _is_nothing(leaf: Any) -> bool:
+    """Whether a place in a tree holds no parameter."""
+    return leaf is None or isinstance(leaf, optax.MaskedNode)
+
+
+def _difference(expected: Sequence[Any], actual: Sequence[Any]) -> str:
+    """The first place in which one of two trees lacks a leaf of the other."""
+    ours, theirs = [_named(path) for path, _ in expected], [_named(path) for path, _ in actual]
+    missing, spare = [p for p in ours if p not in theirs], [p for p in theirs if p not in ours]
+    return f" without {missing[0]}" if missing else f" with {spare[0]}" if spare else ""
 
 
 def check_state(state: Any, tensors: int) -> None:

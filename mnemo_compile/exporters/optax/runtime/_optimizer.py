@@ -1,6 +1,8 @@
-"""The optimizer: gathers tensors into rows of chunks, runs the cell's phases over them, and gives back the updates."""
+"""The optimizer: gathers tensors into rows, runs the cell's phases over them, and gives back the updates."""
 
 import functools
+import itertools
+import logging
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,16 +15,17 @@ from safetensors.numpy import load_file
 
 from . import _phases
 from ._checks import check_options, check_state, floating_leaves, leaves_like
-from ._layout import MemorySlot
-from ._packs import Pack
+from ._layout import Layout, MemorySlot
 from ._partition import partition
-from ._phases import CHUNK_LENGTH, INPUTS, MEMORY, STATE
+from ._phases import CHUNK_LENGTH, INPUTS, MEMORY, SAMPLE_CHUNKS, STATE, TILE
 from ._plan import CARRIED, group_of, Phase, PLAN
-from ._rows import Rows, Tensors
-from ._samples import Sample
+from ._products import Precision, products_in
+from ._roles import Description
+from ._rows import Function, Rows, Tensors
 from ._sums import sums
-from ._sweeps import Sweep
-from ._tensors import Chooser, initial, roles_of, shape_rows, slot_dtype, slot_shape
+from ._tensors import descriptions_of, initial, names_of, Roles, slot_dtype, slot_shape
+
+_log = logging.getLogger(__name__)
 
 
 class MnemosyneState(NamedTuple):
@@ -52,41 +55,58 @@ def mnemosyne(
     weight_decay: float | jax.Array = 0.0,
     total_steps: int | jax.Array | None = None,
     block_size: int = 2**18,
-    roles: Chooser | None = None,
+    roles: Roles | None = None,
+    pretrained: bool | jax.Array | None = None,
+    precision: Precision = "bfloat16",
 ) -> optax.GradientTransformationExtraArgs:
     """A learned optimizer. Its step size is part of what it has learned, so there is no learning rate to find.
 
     **Arguments:**
 
     - `lr`: multiplies the step; a number or a schedule, called with the number of steps taken.
-    - `weight_decay`: decoupled; a step also adds `-lr * weight_decay * parameter` to a parameter.
+    - `weight_decay`: decoupled, with AdamW's meaning at AdamW's customary rate. A step also takes
+      `lr * 0.001 * schedule * weight_decay * parameter` off a parameter, where `schedule` is the cell's warm-up and
+      annealing. So a `weight_decay=0.01` that was chosen for `optax.adamw` does here what it does there.
     - `total_steps`: the number of steps of the training, if it is known. Steps then shrink towards the end.
     - `block_size`: the number of coordinates in a block, which bounds the workspace. Larger blocks are faster on an
       accelerator with enough memory.
-    - `roles`: chooses the roles of parameters in their network. It is a function of a parameter's path, such as
-      `"decoder.kernel"`, and its array. It returns `"vector"`, `"matrix"`, `"embedding"`, `"head"`,
-      `"convolution"`, or None for the role that follows from the shape. With `optax.inject_hyperparams`, name it in the
-      `static_args`.
+    - `roles`: the roles of parameters in their network: `"vector"`, `"matrix"`, `"embedding"`, `"head"`,
+      `"convolution"`, or None for the role that follows from the parameter's name and shape. It is a tree like the
+      parameters', or a function of a parameter's path, such as `"decoder.kernel"`, and its array. With
+      `optax.inject_hyperparams`, name a function in the `static_args`.
+    - `pretrained`: whether the network is pretrained. Then steps are smaller. None leaves it to the optimizer, which
+      looks at the parameters in the first step.
+    - `precision`: that of the products of matrices on an accelerator, whatever the precision that JAX is set to:
+      `"bfloat16"`, `"tf32"` or `"float32"`. Their inputs are rounded to it, and they are summed in float32. On a CPU
+      they are always float32.
 
     **Returns:**
 
-    A transformation whose `update` needs the parameters. Arithmetic is float32, and so is the state, except for slots
-    of bfloat16. A step in which any gradient is not finite gives updates of zero and changes no state
-    except the count `skipped`.
+    A transformation whose `update` needs the parameters. All other arithmetic is float32, and so is the state, except
+    for slots of bfloat16. A step in which any gradient is not finite gives updates of zero and changes no state except
+    the count `skipped`.
 
     Under `jax.jit` with parameters and state donated, a step needs memory for the updates and one block.
-    Parameters may be sharded, and the state is sharded like them. A large parameter is not gathered if each device
-    holds whole chunks of `CHUNK_LENGTH` consecutive coordinates.
+    Parameters may be sharded, and the state is sharded like them. A large parameter is not gathered if it is sharded
+    along its first axis and each device holds whole chunks of `CHUNK_LENGTH` coordinates and whole tiles.
     """
-    check_options(lr, weight_decay, total_steps, block_size, roles)
+    check_options(
+        lr=lr,
+        weight_decay=weight_decay,
+        total_steps=total_steps,
+        block_size=block_size,
+        pretrained=pretrained,
+        precision=precision,
+    )
     block = max(block_size // CHUNK_LENGTH, 1) * CHUNK_LENGTH
 
     def init(params: optax.Params) -> MnemosyneState:
-        leaves, leaf_roles = floating_leaves(params), roles_of(params, roles)
+        leaves, descriptions = floating_leaves(params), descriptions_of(params, roles)
         tensors = sum(1 for leaf in leaves if jnp.size(leaf))
+        _log_ambiguous(names_of(params), descriptions)
 
         def before(slot: MemorySlot) -> Any:
-            arrays = [initial(slot, leaf, role) for leaf, role in zip(leaves, leaf_roles, strict=True)]
+            arrays = [initial(slot, leaf, each.role) for leaf, each in zip(leaves, descriptions, strict=True)]
             return jax.tree.unflatten(jax.tree.structure(params), arrays)
 
         return MnemosyneState(
@@ -106,7 +126,7 @@ def mnemosyne(
         if params is None:
             raise ValueError("mnemosyne needs the parameters: call update(grads, state, params)")
         leaves = floating_leaves(params)
-        leaf_roles, shapes = roles_of(params, roles), [jnp.shape(leaf) for leaf in leaves]
+        descriptions, shapes = descriptions_of(params, roles), [jnp.shape(leaf) for leaf in leaves]
         places = [place for place, leaf in enumerate(leaves) if jnp.size(leaf)]
         check_state(state, len(places))
         trees = {"param": leaves, "grad": leaves_like(params, updates, "the gradients", shapes)}
@@ -115,25 +135,27 @@ def mnemosyne(
             for name, arrays in trees.items()
         }
         for slot in MEMORY:
-            slot_shapes = [slot_shape(slot, shape, role) for shape, role in zip(shapes, leaf_roles, strict=True)]
+            slot_shapes = [slot_shape(slot, shape, each.role) for shape, each in zip(shapes, descriptions, strict=True)]
             arrays = leaves_like(params, state.memory[slot.name], f"the state's memory {slot.name!r}", slot_shapes)
             trees[f"memory.{slot.name}"] = arrays
             tensors[f"memory.{slot.name}"] = {
                 tensor: jnp.asarray(arrays[place], slot_dtype(slot))
                 for tensor, place in enumerate(places)
-                if slot.applies_to(leaf_roles[place])
+                if slot.applies_to(descriptions[place].role)
             }
         numbers = {
             "clock.step": state.step,
             "clock.total": 0 if total_steps is None else total_steps,
             "hyper.lr": lr(state.step) if callable(lr) else lr,
             "hyper.weight_decay": weight_decay,
+            "hyper.pretrained": -1 if pretrained is None else pretrained,
         }
         rows: Rows = {name: jnp.full(len(places), jnp.asarray(value, jnp.float32)) for name, value in numbers.items()}
-        shape = shape_rows([shapes[place] for place in places], [leaf_roles[place] for place in places])
-        rows.update((name, jnp.asarray(value)) for name, value in shape.items())
         rows.update((f"state.{name}", jnp.asarray(value)) for name, value in state.recall.items())
-        tensors, next_state, finite = _step(tensors, rows, block)
+        present = tuple(descriptions[place] for place in places)
+        layout = Layout(tuple(shapes[place] for place in places), CHUNK_LENGTH, SAMPLE_CHUNKS, TILE, present)
+        with products_in(precision):
+            tensors, next_state, finite = _step(layout, tensors, rows, block)
 
         def unflatten(name: str, old: Sequence[Any]) -> Any:
             new = {places[tensor]: array for tensor, array in tensors[name].items()}
@@ -151,33 +173,44 @@ def mnemosyne(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _step(tensors: Tensors, rows: Rows, block: int) -> tuple[Tensors, Rows, jax.Array]:
+def _log_ambiguous(names: Sequence[str], descriptions: Sequence[Description]) -> None:
+    ambiguous = [name for name, each in zip(names, descriptions, strict=True) if each.reason == "ambiguous"]
+    if ambiguous:
+        _log.warning(
+            "neither name nor shape says which matrices these parameters hold: %s; unless roles gives them a role, "
+            "their updates are elementwise",
+            ", ".join(ambiguous),
+        )
+
+
+def _step(layout: Layout, tensors: Tensors, rows: Rows, block: int) -> tuple[Tensors, Rows, jax.Array]:
     """Runs every phase of the plan, in order.
 
     **Arguments:**
 
-    - `tensors`: parameters, gradients and memory of tensors that have coordinates.
-    - `rows`: numbers of the shapes, of the time and of the user's options, and the state of `recall`.
+    - `layout`: that of the tensors that have coordinates.
+    - `tensors`: their parameters, gradients and memory.
+    - `rows`: numbers of the time and of the user's options, and the state of `recall`.
     - `block`: the number of coordinates in a block.
 
     **Returns:**
 
     The tensors with each gradient replaced by its update, the next state, and whether the gradients are finite.
     """
-    count, finite = len(tensors["param"]), jnp.array(True)
+    count, finite = len(layout.shapes), jnp.array(True)
     if not count:
         return tensors, {}, finite
     # Updates overwrite gradients, so a gradient needs a dtype that can hold the parameter's numbers.
     dtypes = {tensor: param.dtype for tensor, param in tensors["param"].items()}
     grads = tensors["grad"].items()
     wide = {tensor: grad.astype(jnp.promote_types(grad.dtype, dtypes[tensor])) for tensor, grad in grads}
-    runner = _Runner({**tensors, "grad": wide}, rows, block)
+    shape = {f"shape.{name}": jnp.asarray(value) for name, value in layout.shape_rows.items()}
+    rows = {**rows, **shape}
+    runner = _Runner(layout, {**tensors, "grad": wide}, rows, block)
     next_state: Rows = {}
-    for phase in PLAN:
-        if phase.name not in INPUTS:
-            continue
-        outputs = runner.run(phase)
-        if phase.decides:
+    for phases in _runs():
+        outputs = runner.run(phases)
+        if phases[0].decides:
             finite &= jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in outputs.values()]))
             rows["finite"] = jnp.full(count, finite.astype(jnp.float32))
         next_state.update((name, value) for name, value in outputs.items() if group_of(name) in CARRIED)
@@ -186,38 +219,69 @@ def _step(tensors: Tensors, rows: Rows, block: int) -> tuple[Tensors, Rows, jax.
     return {**runner.tensors, "grad": updates}, next_state, finite
 
 
+def _runs() -> list[tuple[Phase, ...]]:
+    """The phases of this cell that run together: consecutive ones over tiles, and each other one by itself."""
+    phases = [phase for phase in PLAN if phase.name in INPUTS]
+    together = itertools.groupby(phases, key=lambda phase: "" if phase.rows == "tiles" else phase.name)
+    return [tuple(run) for _, run in together]
+
+
 class _Runner:
     """Runs phases over tensors."""
 
-    def __init__(self, tensors: Tensors, rows: Rows, block: int):
+    def __init__(self, layout: Layout, tensors: Tensors, rows: Rows, block: int):
         self.tensors = tensors
         self.rows = rows
         self.weights = {name: jnp.asarray(value) for name, value in _weights().items()}
-        self.everything, self.samples = partition(tensors, block)
+        self.parts = partition(layout, tensors, block)
 
-    def run(self, phase: Phase) -> Rows:
-        """Runs a phase. Returns outputs with a row per tensor; outputs per coordinate replace their inputs."""
-        function = functools.partial(getattr(_phases, phase.name), self.weights)
-        if phase.rows == "tensors":
-            outputs = function({name: self.rows[name] for name in INPUTS[phase.name]})
-            return _network_sums(outputs) if phase.reduce == "network" else outputs
-        if phase.reduce == "tensor":
-            return self._sums(phase, function)
+    def run(self, phases: Sequence[Phase]) -> Rows:
+        """Runs phases together. Returns outputs with a row per tensor; others replace the inputs of their names."""
+        first, function = phases[0], _chained([self._function(phase) for phase in phases])
+        names = _inputs(phases)
+        if first.rows == "tensors":
+            outputs = function(self.rows)
+            return _network_sums(outputs) if first.reduce == "network" else outputs
+        if first.reduce == "tensor":
+            everything = [*self.parts.tiled, *self.parts.elementwise]
+            return self._sums(self.parts.samples if first.rows == "sample" else everything, function, names)
 
         def advance(inputs: Rows) -> Rows:
-            outputs = function(inputs)
+            outputs = {name: value for name, value in function(inputs).items() if group_of(name) in CARRIED}
             return {**outputs, "grad": outputs.pop("param") - inputs["param"]}
 
-        for part in self.everything:
-            self.tensors = part.mapped(advance, INPUTS[phase.name], self.tensors, self.rows)
+        for part in self.parts.tiles if first.rows == "tiles" else self.parts.elementwise:
+            self.tensors = part.mapped(advance, names, self.tensors, self.rows)
         return {}
 
-    def _sums(self, phase: Phase, function: Callable[[Rows], Rows]) -> Rows:
+    def _function(self, phase: Phase) -> Function:
+        function = getattr(_phases, phase.name)
+        return lambda inputs: function(self.weights, {name: inputs[name] for name in INPUTS[phase.name]})
+
+    def _sums(self, parts: Sequence[Any], function: Function, names: Sequence[str]) -> Rows:
         """The outputs of a phase for all parts, summed for each tensor."""
-        parts: Sequence[Sweep | Pack | Sample] = self.samples if phase.rows == "sample" else self.everything
-        totals = [part.summed(function, INPUTS[phase.name], self.tensors, self.rows) for part in parts]
+        totals = [part.summed(function, names, self.tensors, self.rows) for part in parts]
         owner = np.concatenate([part.tensors for part in parts])
         return sums({key: jnp.concatenate([total[key] for total in totals]) for key in totals[0]}, owner)
+
+
+def _inputs(phases: Sequence[Phase]) -> list[str]:
+    """What phases that run together read, without what they give each other."""
+    inner = {group for phase in phases for group in phase.gives if group not in CARRIED}
+    names = [name for phase in phases for name in INPUTS[phase.name] if group_of(name) not in inner]
+    return [*dict.fromkeys(names)]
+
+
+def _chained(functions: Sequence[Function]) -> Function:
+    """The functions one after the other. Each also receives the outputs of those before it."""
+
+    def call(inputs: Rows) -> Rows:
+        outputs: Rows = {}
+        for function in functions:
+            outputs.update(function({**inputs, **outputs}))
+        return outputs
+
+    return call
 
 
 def _network_sums(terms: Rows) -> Rows:

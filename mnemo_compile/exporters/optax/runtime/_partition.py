@@ -1,89 +1,111 @@
 """Divides tensors into packs, samples and sweeps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
+from ._blocks import regions
+from ._chunks import chunks_in_lanes, whole_chunks
+from ._forms import AbstractForm
+from ._layout import Layout
 from ._packs import Pack, Piece
 from ._phases import CHUNK_LENGTH
 from ._rows import Tensors
 from ._samples import Sample, sampled
 from ._sweeps import Sweep
-from ._tensors import Shape, whole_axis
+from ._tiles import tiles_in_lanes, whole_tiles
 
 SHORTEST = 4096
 """The least number of coordinates of one tensor in a block; more tensors per block would make tiny pieces."""
 
-
-def partition(tensors: Tensors, block: int) -> tuple[list[Sweep | Pack], list[Sample]]:
-    """Sweeps and packs of all coordinates, and samples. Each works on about `block` coordinates at once, or fewer."""
-    shapes = [param.shape for param in tensors["param"].values()]
-    groups: dict[tuple[Shape, frozenset[str]], list[int]] = {}
-    pieces: list[Piece] = []
-    for tensor, shape in enumerate(shapes):
-        if math.prod(shape) > block:
-            slots = frozenset(name for name, arrays in tensors.items() if tensor in arrays)
-            groups.setdefault((shape, slots), []).append(tensor)
-        else:
-            pieces.append(Piece(tensor, shape))
-    sweeps: list[Sweep | Pack] = []
-    for (shape, _), remaining in groups.items():
-        while remaining:
-            sweep = _with_lanes(remaining, shape, block) or _without_lanes(remaining, shape, block)
-            sweeps.append(sweep)
-            ends = [Piece(tensor, shape, sweep.swept) for tensor in sweep.tensors]
-            pieces.extend(end for end in ends if end.size)
-            remaining = remaining[len(sweep.tensors) :]
-    packs = [Pack(tuple(pieces[i] for i in part)) for part in _parts([piece.chunks for piece in pieces], block)]
-    chunks = [len(sampled(shape)) for shape in shapes]
-    samples = [Sample(part[0], tuple(shapes[i] for i in part)) for part in _parts(chunks, block)]
-    return [*sweeps, *packs], samples
+Part = Sweep | Pack
 
 
-def _parts(chunks: Sequence[int], block: int) -> list[list[int]]:
+class Partition(NamedTuple):
+    """The parts that phases work on. Each part works on about `block` coordinates at once, or fewer."""
+
+    tiled: list[Part]
+    """All chunks of tensors that have tiles."""
+    elementwise: list[Part]
+    """All chunks of the other tensors."""
+    tiles: list[Part]
+    samples: list[Sample]
+
+
+def partition(layout: Layout, tensors: Tensors, block: int) -> Partition:
+    """Divides tensors of this layout."""
+    devices = jax.device_count()
+    slots = [
+        frozenset(name for name, arrays in tensors.items() if place in arrays) for place in range(len(layout.shapes))
+    ]
+
+    def parts(
+        places: Sequence[int], whole: Callable[[int], AbstractForm], lanes: Callable[[int], AbstractForm]
+    ) -> list[Part]:
+        groups: dict[tuple[AbstractForm, Any], list[int]] = {}
+        for place in places:
+            groups.setdefault((lanes(place), slots[place]), []).append(place)
+        sweeps: list[Part] = []
+        pieces: list[Piece] = []
+        for (form, _), members in groups.items():
+            size = layout.sizes[members[0]]
+            if size > block or (size >= SHORTEST and size * len(members) > block):
+                sweeps.extend(_sweeps(members, form, block))
+            else:
+                pieces.extend(Piece(place, whole(place)) for place in members)
+        return [*sweeps, *_packs(pieces, block)]
+
+    def chunks(places: Sequence[int]) -> list[Part]:
+        return parts(
+            places, lambda i: whole_chunks(layout.shapes[i]), lambda i: chunks_in_lanes(layout.shapes[i], devices)
+        )
+
+    return Partition(
+        tiled=chunks([*layout.matrices]),
+        elementwise=chunks([place for place in range(len(slots)) if place not in layout.matrices]),
+        tiles=parts(
+            [*layout.matrices],
+            lambda i: whole_tiles(*layout.matrices[i]),
+            lambda i: tiles_in_lanes(*layout.matrices[i], devices),
+        ),
+        samples=_samples(layout, block),
+    )
+
+
+def _sweeps(places: Sequence[int], form: AbstractForm, block: int) -> Iterator[Sweep]:
+    """Sweeps over tensors of one form that have the same slots."""
+    most = max(block // max(form.least(), SHORTEST), 1)
+    for start in range(0, len(places), most):
+        some = tuple(places[start : start + most])
+        for region in regions(form.view, form.units, block // len(some)):
+            yield Sweep(some, form, region)
+
+
+def _packs(pieces: Sequence[Piece], block: int) -> Iterator[Pack]:
+    """Pieces whose rows have one shape are packed together."""
+    groups: dict[tuple[int, ...], list[Piece]] = {}
+    for piece in pieces:
+        groups.setdefault(piece.form.row_shape("grad"), []).append(piece)
+    for shape, members in groups.items():
+        for part in _parts([piece.height * math.prod(shape) for piece in members], block):
+            yield Pack(tuple(members[i] for i in part))
+
+
+def _samples(layout: Layout, block: int) -> list[Sample]:
+    coordinates = [len(sampled(shape)) * CHUNK_LENGTH for shape in layout.shapes]
+    return [Sample(part[0], tuple(layout.shapes[i] for i in part)) for part in _parts(coordinates, block)]
+
+
+def _parts(coordinates: Sequence[int], block: int) -> list[list[int]]:
     """Consecutive indices in parts. A part has at most `block` coordinates or a single index."""
     parts: list[list[int]] = []
-    coordinates = math.inf
-    for index, count in enumerate(chunks):
-        if coordinates + count * CHUNK_LENGTH > block:
+    total = math.inf
+    for index, count in enumerate(coordinates):
+        if total + count > block:
             parts.append([])
-            coordinates = 0
+            total = 0
         parts[-1].append(index)
-        coordinates += count * CHUNK_LENGTH
+        total += count
     return parts
-
-
-def _without_lanes(tensors: Sequence[int], shape: Shape, block: int) -> Sweep:
-    """A sweep over consecutive chunks, which may leave a rest to packs.
-
-    A block of at least half the size is preferred if it leaves no rest.
-    """
-    size, members = math.prod(shape), tuple(tensors[: max(block // SHORTEST, 1)])
-    places = size // CHUNK_LENGTH
-    most = max(block // (len(members) * CHUNK_LENGTH), 1)
-    exact = (width for width in range(most, most // 2, -1) if places % width == 0)
-    width = next(exact, places // -(-places // most))
-    if size % CHUNK_LENGTH:
-        return Sweep(members, (size,), 0, width * CHUNK_LENGTH, places // width)
-    return Sweep(members, (places, CHUNK_LENGTH), 0, width, places // width)
-
-
-def _with_lanes(tensors: Sequence[int], shape: Shape, block: int) -> Sweep | None:
-    """A sweep with lanes for the axes that devices divide evenly. None if no axis divides without cutting chunks."""
-    inner = whole_axis(shape)
-    if inner is None:
-        return None
-    sizes = (*shape[:inner], math.prod(shape[inner:]) // CHUNK_LENGTH)
-    lanes = [math.gcd(size, jax.device_count()) for size in sizes]
-    if max(lanes) == 1:
-        return None
-    places = [size // lane for size, lane in zip(sizes, lanes, strict=True)]
-    axis = max(range(len(places)), key=places.__getitem__)
-    least = math.prod(shape) // places[axis]
-    members = tuple(tensors[: max(block // max(least, SHORTEST), 1)])
-    most = min(max(block // (least * len(members)), 1), places[axis])
-    width = next(width for width in range(most, 0, -1) if places[axis] % width == 0)
-    view = (*(size for pair in zip(lanes, places, strict=True) for size in pair), CHUNK_LENGTH)
-    axes = tuple(2 * i for i, lane in enumerate(lanes) if lane > 1)
-    return Sweep(members, view, 2 * axis + 1, width, places[axis] // width, axes)

@@ -10,6 +10,8 @@ VERSION: str
 DIGEST: str
 CHUNK_LENGTH: int
 SAMPLE_CHUNKS: int
+TILE: int
+"""The largest side of a tile, 0 where no tensor has tiles."""
 MEMORY: tuple[MemorySlot, ...]
 STATE: dict[str, tuple[int, ...]]
 """Shape of each array of `recall`'s state of one tensor."""

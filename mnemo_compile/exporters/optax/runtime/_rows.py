@@ -1,32 +1,26 @@
-"""Shared by packs, samples and sweeps: rows of inputs over chunks, and functions over rows."""
+"""Shared by packs, samples and sweeps: rows of inputs, and functions over rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from ._layout import MemorySlot
-from ._phases import CHUNK_LENGTH, MEMORY
-from ._tensors import Shape
+from ._phases import MEMORY
 
 Rows = dict[str, jax.Array]
-"""Named arrays with a row per tensor, or per chunk."""
+"""Named arrays with a row per tensor, chunk or tile."""
 Function = Callable[[Rows], Rows]
-"""A phase of the cell, or a function derived from one."""
+"""A phase of the cell, or a function derived from some."""
 Tensors = dict[str, dict[int, jax.Array]]
-"""For each input over chunks, such as `grad`, the arrays of the tensors that have it, by the tensor's number.
+"""For each input over parts, such as `grad`, the arrays of the tensors that have it, by the tensor's number.
 
 An array has the tensor's axes and then those of an entry. A slot per chunk has one axis of chunks in their place.
 """
 
-Views = dict[str, list[jax.Array]]
-"""For each input over chunks, the arrays of the tensors of one sweep."""
-
-
 SLOTS = {"param": MemorySlot("param"), "grad": MemorySlot("grad"), **{f"memory.{slot.name}": slot for slot in MEMORY}}
-"""The slots of coordinates and chunks, by the names of the inputs over chunks."""
+"""The slots of coordinates and chunks, by the names of the inputs over parts."""
 
 
 def is_per_chunk(name: str) -> bool:
@@ -34,33 +28,18 @@ def is_per_chunk(name: str) -> bool:
     return SLOTS[name].per == "chunk"
 
 
-def rows_shape(name: str, chunks: int) -> Shape:
-    """Shape of an input's rows."""
-    return (chunks, *SLOTS[name].row_shape(CHUNK_LENGTH))
-
-
-def within(left: np.ndarray) -> jax.Array:
-    """The places of chunks that hold coordinates; `left` counts coordinates from the start of each chunk to the end."""
-    return jnp.arange(CHUNK_LENGTH) < jnp.asarray(np.minimum(left, CHUNK_LENGTH))[:, None]
-
-
 def missing(members: Sequence[int], tensors: Tensors) -> list[str]:
     """Inputs that none of these tensors has."""
     return [name for name, arrays in tensors.items() if not any(tensor in arrays for tensor in members)]
 
 
-def with_zeros(function: Function, names: Sequence[str], absent: Sequence[str], is_valid: bool = False) -> Function:
-    """The function of the other inputs. Absent inputs are zeros, and outputs with their names are dropped.
-
-    If `is_valid`, every place holds a coordinate.
-    """
+def with_zeros(function: Function, absent: Mapping[str, tuple[int, ...]]) -> Function:
+    """The function of the other inputs. Absent inputs are zeros with rows of these shapes, and have no outputs."""
 
     def call(inputs: Rows) -> Rows:
         (rows,) = {value.shape[0] for value in inputs.values()}
-        constants: Rows = {name: jnp.zeros(rows_shape(name, rows), jnp.float32) for name in names if name in absent}
-        if is_valid and "valid" in names:
-            constants["valid"] = jnp.ones((rows, CHUNK_LENGTH), bool)
-        return {name: value for name, value in function({**inputs, **constants}).items() if name not in absent}
+        zeros = {name: jnp.zeros((rows, *shape), jnp.float32) for name, shape in absent.items()}
+        return {name: value for name, value in function({**inputs, **zeros}).items() if name not in absent}
 
     return call
 

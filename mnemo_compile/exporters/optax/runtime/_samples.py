@@ -1,6 +1,5 @@
 """The sampled chunks of tensors."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -8,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._layout import sampled_chunks
+from ._chunks import whole_chunks, within
+from ._layout import chunk_count, chunk_run, sampled_chunks
 from ._packs import Piece
 from ._phases import CHUNK_LENGTH, SAMPLE_CHUNKS
-from ._rows import Function, is_per_chunk, Rows, rows_shape, Tensors, within
+from ._rows import Function, is_per_chunk, Rows, Tensors
 from ._sums import sums
-from ._tensors import chunks_of, Shape
+from ._tensors import Shape
 
 
 class Sample(NamedTuple):
@@ -33,11 +33,11 @@ class Sample(NamedTuple):
         inputs: Rows = {}
         for name in names:
             if name == "valid":
-                sizes = np.array([math.prod(shape) for shape in self.shapes])
-                inputs[name] = within(sizes[owner] - np.concatenate(chunks) * CHUNK_LENGTH)
+                left = [_left(shape, some) for shape, some in zip(self.shapes, chunks, strict=True)]
+                inputs[name] = within(np.concatenate(left))
             elif name in tensors:
                 parts = zip(self.tensors, self.shapes, chunks, strict=True)
-                inputs[name] = jnp.concatenate([_at(name, tensors[name], *part) for part in parts])
+                inputs[name] = jnp.concatenate([_at(name, tensors, *part) for part in parts])
             else:
                 inputs[name] = rows[name][self.first + owner]
         return sums(function(inputs), owner)
@@ -45,17 +45,34 @@ class Sample(NamedTuple):
 
 def sampled(shape: Shape) -> np.ndarray:
     """The sampled chunks of a tensor."""
-    return np.array(sampled_chunks(chunks_of(shape), SAMPLE_CHUNKS))
+    return np.array(sampled_chunks(chunk_count(shape, CHUNK_LENGTH), SAMPLE_CHUNKS))
 
 
-def _at(name: str, arrays: Mapping[int, jax.Array], tensor: int, shape: Shape, chunks: np.ndarray) -> jax.Array:
+def _starts(shape: Shape, chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each chunk, where its run starts in the tensor, and where it starts in the run."""
+    run = chunk_run(shape, CHUNK_LENGTH)
+    of_run, within_run = np.divmod(chunks, chunk_count((run,), CHUNK_LENGTH))
+    return of_run * run, within_run * CHUNK_LENGTH
+
+
+def _left(shape: Shape, chunks: np.ndarray) -> np.ndarray:
+    """Coordinates from the start of each chunk to the end of its run."""
+    return chunk_run(shape, CHUNK_LENGTH) - _starts(shape, chunks)[1]
+
+
+def _at(name: str, tensors: Tensors, tensor: int, shape: Shape, chunks: np.ndarray) -> jax.Array:
     """Rows of some chunks of a tensor."""
-    if tensor not in arrays:
-        return jnp.zeros(rows_shape(name, len(chunks)), jnp.float32)
-    if len(chunks) == chunks_of(shape):
-        return Piece(tensor, shape).take(name, arrays)
+    arrays: Mapping[int, jax.Array] = tensors[name]
+    if tensor not in arrays or len(chunks) == chunk_count(shape, CHUNK_LENGTH):
+        piece = Piece(tensor, whole_chunks(shape))
+        return piece.take(name, tensors)[: len(chunks)]
     if is_per_chunk(name):
         return arrays[tensor][chunks].astype(jnp.float32)
-    # With an index per axis no device needs more of a tensor than its shard. The last chunk is never in such a sample.
-    places = chunks[:, None] * CHUNK_LENGTH + np.arange(CHUNK_LENGTH)
-    return arrays[tensor][np.unravel_index(places, shape)].astype(jnp.float32)
+    (of_run, within_run), left = _starts(shape, chunks), _left(shape, chunks)
+    places = np.minimum(np.arange(CHUNK_LENGTH), left[:, None] - 1) + (of_run + within_run)[:, None]
+    # With an index per axis no device needs more of a tensor than its shard.
+    values = arrays[tensor][np.unravel_index(places, shape)].astype(jnp.float32)
+    if left.min() >= CHUNK_LENGTH:
+        return values
+    is_valid = within(left).reshape(*values.shape[:2], *(1 for _ in values.shape[2:]))
+    return jnp.where(is_valid, values, 0)

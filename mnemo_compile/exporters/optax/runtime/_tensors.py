@@ -1,45 +1,53 @@
-"""Roles of parameters, and the memory that each of them has."""
+"""Descriptions of parameters, and the memory that each of them has."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ._layout import chunk_count, MemorySlot, ROLES, shape_numbers, shape_role
+from ._checks import labels_like
+from ._layout import chunk_count, chunk_run, MemorySlot
 from ._phases import CHUNK_LENGTH
+from ._roles import describe, Description
 
 Shape = tuple[int, ...]
-Chooser = Callable[[str, jax.Array], str | None]
-"""Maps a parameter's path and array to its role, or to None for the role that follows from the shape."""
+Roles = Callable[[str, jax.Array], str | None] | Any
+"""A function of a parameter's path and array, or a tree like the parameters'. It gives a role, or None."""
 
 
-def roles_of(params: Any, choose: Chooser | None) -> list[str]:
-    """The role of each parameter, in the order of the tree. An unknown role raises `ValueError`."""
-    roles = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        role = choose(name, leaf) if choose is not None else None
-        if role is not None and role not in ROLES:
-            raise ValueError(
-                f"roles gave {role!r} for the parameter {name or '(the only one)'}, which is no role; return one of "
-                f"{', '.join(ROLES)}, or None for that of the shape"
-            )
-        roles.append(shape_role(jnp.shape(leaf)) if role is None else role)
-    return roles
+def descriptions_of(params: Any, roles: Roles | None) -> list[Description]:
+    """Each parameter's description, in the order of the tree. A role that does not fit raises `ValueError`."""
+    each = zip(jax.tree.leaves(params), names_of(params), _labels(params, roles), strict=True)
+    return [describe(jnp.shape(leaf), name=name, label=label) for leaf, name, label in each]
 
 
-def shape_rows(shapes: Sequence[Shape], roles: Sequence[str]) -> dict[str, np.ndarray]:
-    """Numbers of the shapes, by the names of a phase's inputs, a row per tensor."""
-    numbers = [shape_numbers(shape, role) for shape, role in zip(shapes, roles, strict=True)]
-    return {f"shape.{name}": np.array([each[name] for each in numbers], np.float32) for name in shape_numbers(())}
+def names_of(params: Any) -> list[str]:
+    """The paths of the parameters, such as `decoder.kernel`."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
 
 
-def chunks_of(shape: Shape) -> int:
-    """Chunks of a tensor, the last one padded."""
-    return chunk_count(math.prod(shape), CHUNK_LENGTH)
+def _labels(params: Any, roles: Roles | None) -> list[str | None]:
+    leaves = jax.tree.leaves(params)
+    if roles is None:
+        return [None for _ in leaves]
+    if _is_function(roles):
+        return [roles(name, leaf) for name, leaf in zip(names_of(params), leaves, strict=True)]
+    return labels_like(params, roles)
+
+
+def _is_function(roles: Roles) -> bool:
+    """Whether roles are a function. A tree of labels may be an object that can be called, such as a module."""
+    leaves = jax.tree.leaves(roles)
+    return callable(roles) and not (leaves and all(isinstance(leaf, str) for leaf in leaves))
+
+
+def run_axis(shape: Shape) -> int:
+    """The first of the axes whose coordinates share chunks."""
+    run = chunk_run(shape, CHUNK_LENGTH)
+    return next(axis for axis in reversed(range(len(shape) + 1)) if math.prod(shape[axis:]) == run)
 
 
 def slot_shape(slot: MemorySlot, shape: Shape, role: str) -> Shape:
@@ -63,15 +71,11 @@ def initial(slot: MemorySlot, leaf: Any, role: str) -> jax.Array:
     return jnp.broadcast_to(zeros.reshape((*zeros.shape, *(1 for _ in slot.shape))), shape)
 
 
-def whole_axis(shape: Shape) -> int | None:
-    """The last axis such that it and the later axes hold whole chunks, or None if the tensor's end is padded."""
-    return next((axis for axis in reversed(range(len(shape))) if math.prod(shape[axis:]) % CHUNK_LENGTH == 0), None)
-
-
 def _one_per_chunk(zeros: jax.Array) -> jax.Array:
     """A zero for each chunk, on the device of the chunk if an array with one axis can be sharded like that."""
-    axis = whole_axis(zeros.shape)
-    if axis is None:
-        return jnp.broadcast_to(zeros[(0,) * zeros.ndim], (chunks_of(zeros.shape),))
-    # The array is thinned before it is flattened, because flattening may gather it.
-    return zeros.reshape(*zeros.shape[:axis], -1, CHUNK_LENGTH)[..., 0].reshape(-1)
+    axis, run = run_axis(zeros.shape), chunk_run(zeros.shape, CHUNK_LENGTH)
+    if run % CHUNK_LENGTH == 0:
+        # The array is thinned before it is flattened, because flattening may gather it.
+        return zeros.reshape(*zeros.shape[:axis], -1, CHUNK_LENGTH)[..., 0].reshape(-1)
+    starts = zeros.reshape(*zeros.shape[:axis], run)[..., :1]
+    return jnp.broadcast_to(starts, (*zeros.shape[:axis], chunk_count((run,), CHUNK_LENGTH))).reshape(-1)

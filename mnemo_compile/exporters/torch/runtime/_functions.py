@@ -1,4 +1,4 @@
-"""Functions that replace those of torch in compiled loops."""
+"""Functions that the generated code calls in the place of torch's."""
 
 import torch
 from torch import Tensor
@@ -37,6 +37,23 @@ def to_bfloat16(x: Tensor) -> Tensor:
     bits = x.float().view(torch.int32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
     return rounded.view(torch.float32).to(x.dtype)
+
+
+def bmm(left: Tensor, right: Tensor, narrow: Tensor) -> Tensor:
+    """The products of two batches of matrices, which are rounded to the dtype of `narrow` first."""
+    return torch.bmm(_rounded(left, narrow), _rounded(right, narrow))
+
+
+def baddbmm(start: Tensor, left: Tensor, right: Tensor, narrow: Tensor, *, beta: float, alpha: float) -> Tensor:
+    """beta · start + alpha · left right, where left and right are rounded to the dtype of `narrow` first."""
+    return torch.baddbmm(start, _rounded(left, narrow), _rounded(right, narrow), beta=beta, alpha=alpha)
+
+
+def _rounded(x: Tensor, narrow: Tensor) -> Tensor:
+    """The result has the dtype of x, so that products are summed in it."""
+    if narrow.dtype != torch.bfloat16:
+        return x
+    return to_bfloat16(x) if torch.compiler.is_compiling() else x.bfloat16().to(x.dtype)
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:

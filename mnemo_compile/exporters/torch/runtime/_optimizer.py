@@ -1,5 +1,6 @@
 """The subclass of `torch.optim.Optimizer`: parameter groups, state, and a step."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
@@ -7,13 +8,17 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from ._layout import ROLES, shape_role
-from ._phases import CHUNK_LENGTH, DIGEST, MEMORY, NAME, POINTWISE, STATE, VERSION
-from ._rows import partition
+from ._partition import Facts, Partition, partition
+from ._phases import CHUNK_LENGTH, DIGEST, MEMORY, NAME, POINTWISE, STATE, TILE, VERSION
+from ._precision import Precision, precision_of, PRECISIONS
+from ._roles import describe, Description, ROLES
 from ._step import Bucket, initial_state, take_step, weights
 
 _CELL = {"name": NAME, "version": VERSION, "digest": DIGEST}
 _SLOTS = {slot.name: slot for slot in MEMORY}
+_PRETRAINED = {None: -1.0, False: 0.0, True: 1.0}
+"""The number that a cell receives for each answer."""
+_LOGGER = logging.getLogger(__name__)
 _KEYS = (*_SLOTS, *(["recall"] if STATE else []))
 """Keys of a parameter's state: its memory slots, and the state of `recall` as one vector."""
 
@@ -24,15 +29,22 @@ class Mnemosyne(torch.optim.Optimizer):
     **Arguments:**
 
     - `params`: parameters, named parameters or groups of them, of any floating dtype. Arithmetic and state are float32
-        (float64 for float64 parameters).
+        (float64 for float64 parameters). Pass `model.named_parameters()`, so that roles follow from names.
     - `lr`: multiplies the step; for schedulers and for groups that should move less.
-    - `weight_decay`: decoupled; a step also adds `-lr * weight_decay * parameter` to a parameter.
+    - `weight_decay`: decoupled, as in AdamW at its customary learning rate of 1e-3: a step takes
+        `lr * weight_decay * 1e-3 * schedule` off a parameter, as a fraction of it. The schedule falls from 1 towards
+        the end.
     - `total_steps`: the number of steps of the training, if it is known. Steps then shrink towards the end.
+    - `pretrained`: whether the parameters have been trained before. Steps are then smaller. None leaves it to what the
+        first step sees of the parameters.
     - `block_size`: the number of coordinates in a block, which bounds the workspace.
     - `compile`: whether compiled functions update large tensors. The first step then takes long.
+    - `precision`: of the factors of the matrix products that make a matrix's direction, `"bfloat16"`, `"tf32"` or
+        `"float32"`. Sums are float32. None takes float32 on a CPU and bfloat16 on a GPU. Products of float64 parameters
+        are float64.
 
-    The role of a parameter in its network follows from its shape, unless its group names one, such as `"role": "head"`.
-    Roles are vector, matrix, embedding, head and convolution.
+    The role of a parameter in its network follows from its group's `role`, such as `"role": "head"`, else from its
+    name, else from its shape. Roles are vector, matrix, embedding, head and convolution.
 
     A step in which any gradient is not finite changes no parameter and no state; `skipped_steps` counts them.
     """
@@ -43,23 +55,41 @@ class Mnemosyne(torch.optim.Optimizer):
         lr: float | Tensor = 1.0,
         weight_decay: float = 0.0,
         total_steps: int | None = None,
-        block_size: int = 65536,
+        pretrained: bool | None = None,
+        block_size: int = 131072,
         compile: bool = False,
+        precision: Precision | None = None,
     ):
         if not isinstance(block_size, int) or block_size < 1:
             raise ValueError(f"block_size counts coordinates and must be a positive integer, not {block_size!r}")
+        if precision is not None and precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, or None for the device's default, not {precision!r}"
+            )
         if not isinstance(params, Tensor):
             params = list(params)
             if not params:
                 raise ValueError("there are no parameters to train; pass the parameters of a model that has some")
         self._block_size = block_size
         self._compile = compile
-        defaults = {"lr": lr, "weight_decay": weight_decay, "total_steps": total_steps, "role": None, "cell": _CELL}
+        self._precision: Precision | None = precision
+        self._cuts: list[tuple[torch.device, torch.dtype, tuple[int, ...], Partition]] = []
+        """For each device and dtype of arithmetic, the places of its parameters in the lists of a step, and the parts.
+        """
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "total_steps": total_steps,
+            "pretrained": pretrained,
+            "role": None,
+            "cell": _CELL,
+        }
         super().__init__(params, defaults)
         clock = self.param_groups[0]
         device = clock["params"][0].device if clock["params"] else torch.device("cpu")
         for name in ("step", "skipped"):
             clock.setdefault(name, torch.zeros((), dtype=torch.int64, device=device))
+        _log_ambiguous(self.param_groups)
 
     @property
     def skipped_steps(self) -> int:
@@ -67,24 +97,33 @@ class Mnemosyne(torch.optim.Optimizer):
         return int(self.param_groups[0]["skipped"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, which may have its own `lr`, `weight_decay`, `total_steps` and `role`."""
+        """Adds a group, which may have its own `lr`, `weight_decay`, `total_steps`, `pretrained` and `role`."""
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
         try:
-            _check_group(self.param_groups[-1], len(self.param_groups) - 1)
+            _check_group(group, len(self.param_groups) - 1)
         except ValueError:
             self.param_groups.pop()
             raise
+        if "step" in self.param_groups[0]:
+            _log_ambiguous([group])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what `state_dict` saved, exactly, whatever the dtype and device of the parameters."""
         _check_cell(state_dict["param_groups"])
         pairs = [
-            (param, state_dict["state"].get(name, {}), saved, f"parameter {place} of group {number}")
+            # Names come with the saved group, or are those that the parameters have here.
+            (
+                param,
+                state_dict["state"].get(name, {}),
+                _describe({**group, **saved}, place, param),
+                _where(number, place),
+            )
             for number, (saved, group) in enumerate(zip(state_dict["param_groups"], self.param_groups, strict=False))
             for place, (name, param) in enumerate(zip(saved["params"], group["params"], strict=False))
         ]
-        for param, state, saved, where in pairs:
-            _check_state(state, param, _role(param, saved), where)
+        for param, state, description, where in pairs:
+            _check_state(state, param, description.role, where)
         super().load_state_dict(state_dict)
         for param, state, _, _ in pairs:
             # The base class has cast the state to the parameters' dtype.
@@ -96,7 +135,8 @@ class Mnemosyne(torch.optim.Optimizer):
             clock[name] = clock[name].to(clock["params"][0].device)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_block_size": self._block_size, "_compile": self._compile}
+        own = {name: getattr(self, name) for name in ("_block_size", "_compile", "_precision")}
+        return {**super().__getstate__(), **own}
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -115,6 +155,7 @@ class Mnemosyne(torch.optim.Optimizer):
             options: dict[str, list[float | Tensor]] = {
                 "hyper.lr": [group["lr"] for group in self.param_groups],
                 "hyper.weight_decay": [group["weight_decay"] for group in self.param_groups],
+                "hyper.pretrained": [_PRETRAINED[group["pretrained"]] for group in self.param_groups],
                 "clock.total": [group["total_steps"] or 0.0 for group in self.param_groups],
             }
             finite = take_step(buckets, clock["step"], options)
@@ -123,70 +164,94 @@ class Mnemosyne(torch.optim.Optimizer):
         return loss
 
     def _buckets(self) -> list[Bucket]:
-        """The parameters that have a gradient, by device, dtype of arithmetic and memory slots."""
+        """The parameters that have a gradient, by device and dtype of arithmetic."""
         params: list[Tensor] = []
         grads: list[Tensor] = []
         states: list[list[Tensor]] = [[] for _ in _KEYS]
-        groups: list[int] = []
-        for number, group in enumerate(self.param_groups):
-            # Empty lists each time: `torch.compile` fills only those by calling the method.
-            of_group: list[list[Tensor]] = [[] for _ in (params, grads, *states)]
-            self._init_group(group, *of_group)
-            for values, more in zip((params, grads, *states), of_group, strict=True):
-                values.extend(more)
-            groups.extend([number] * len(of_group[0]))
-        roles = [_role(param, self.param_groups[number]) for param, number in zip(params, groups, strict=True)]
-        places_by_kind: dict[tuple[torch.device, torch.dtype, tuple[str, ...]], list[int]] = {}
-        for place, param in enumerate(params):
-            kind = (param.device, _work_dtype(param.dtype), _slot_names(roles[place]))
-            places_by_kind.setdefault(kind, []).append(place)
         compiled = self._compile or torch.compiler.is_compiling()
+        self._init_group(compiled and POINTWISE, params, grads, *states)
         buckets = []
-        for (device, dtype, slots), places in places_by_kind.items():
-            shapes = tuple(tuple(params[place].shape) for place in places)
-            numbers = tuple(groups[place] for place in places)
+        for device, dtype, places, parts in self._cuts:
             arrays = {name: [values[i] for i in places] for name, values in zip(_KEYS, states, strict=True)}
             tensors = {"param": [params[i] for i in places], "grad": [grads[i] for i in places]}
-            tensors.update((f"memory.{slot}", arrays[slot]) for slot in slots)
-            slot_roles = tuple(roles[place] for place in places)
-            parts = partition(shapes, slot_roles, numbers, self._block_size, compiled and POINTWISE, device, dtype)
-            buckets.append(Bucket(parts, tensors, arrays.get("recall", []), device, dtype, compiled))
+            tensors.update((f"memory.{slot}", arrays[slot]) for slot in _SLOTS)
+            precision = precision_of(self._precision, device, dtype)
+            buckets.append(Bucket(parts, tensors, arrays.get("recall", []), device, dtype, precision, compiled))
         return buckets
 
-    def _init_group(
-        self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], *states: list[Tensor]
-    ) -> None:
-        """Adds a group's parameters that have a gradient to the lists, and makes their state where there is none.
+    def _init_group(self, whole: bool, params: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> None:
+        """Adds the parameters that have a gradient to the lists, makes their state where there is none, and cuts them.
 
-        `torch.compile` knows this method of an optimizer by its name and calls it instead of tracing it.
+        `torch.compile` knows this method of an optimizer by its name and calls it instead of tracing it. It fills
+        tensors into empty lists, and reads what the method stores in the optimizer.
         """
-        for place, param in enumerate(group["params"]):
-            if param.grad is None or param.numel() == 0:
-                continue
-            if param.grad.layout is not torch.strided:
-                number = next(i for i, each in enumerate(self.param_groups) if each is group)
-                raise RuntimeError(
-                    f"the gradient of parameter {place} of group {number}, shape {tuple(param.shape)}, is sparse, "
-                    f"which {type(self).__name__} cannot use; make it dense (sparse=False for an embedding)"
-                )
-            state = self.state[param]
-            dtype = _work_dtype(param.dtype)
-            # The weights are read here, because the rest of a step may be traced.
-            weights(param.device, dtype)
-            if not state:
-                for slot in _slot_names(_role(param, group)):
-                    shape = _shape(slot, param)
-                    state[slot] = torch.zeros(shape, dtype=_state_dtype(slot, param.dtype), device=param.device)
-                state.update(initial_state(param.device, dtype))
-            params.append(param)
-            grads.append(param.grad)
-            for values, name in zip(states, _KEYS, strict=True):
-                # A slot that the parameter lacks is never read; the parameter only fills its place.
-                values.append(state.get(name, param))
+        facts: dict[tuple[torch.device, torch.dtype], list[tuple[int, Facts]]] = {}
+        for number, group in enumerate(self.param_groups):
+            for place, param in enumerate(group["params"]):
+                grad = param.grad
+                if grad is None or param.numel() == 0:
+                    continue
+                state = self._initialized(group, number, place)
+                fact = Facts(tuple(param.shape), _name(group, place), group["role"], number)
+                facts.setdefault((param.device, _work_dtype(param.dtype)), []).append((len(params), fact))
+                params.append(param)
+                grads.append(grad)
+                for values, name in zip(states, _KEYS, strict=True):
+                    # A slot that the parameter lacks is never read; the parameter only fills its place.
+                    values.append(state[name] if name in state else param)
+        self._cuts = []
+        for (device, dtype), placed in facts.items():
+            places, own = zip(*placed, strict=True)
+            self._cuts.append((device, dtype, places, partition(own, self._block_size, whole, device, dtype)))
+
+    def _initialized(self, group: Mapping[str, Any], number: int, place: int) -> dict[str, Tensor]:
+        """The state of a parameter, which is made if there is none."""
+        param = group["params"][place]
+        if param.grad.layout is not torch.strided:
+            raise RuntimeError(
+                f"the gradient of {_where(number, place)}, shape {tuple(param.shape)}, is sparse, "
+                f"which {type(self).__name__} cannot use; make it dense (sparse=False for an embedding)"
+            )
+        state = self.state[param]
+        dtype = _work_dtype(param.dtype)
+        # The weights are read here, because the rest of a step may be traced.
+        weights(param.device, dtype)
+        if not state:
+            for slot in _slot_names(_describe(group, place, param).role):
+                shape = _shape(slot, param)
+                state[slot] = torch.zeros(shape, dtype=_state_dtype(slot, param.dtype), device=param.device)
+            state.update(initial_state(param.device, dtype))
+        return state
 
 
-def _role(param: Tensor, group: Mapping[str, Any]) -> str:
-    return group.get("role") or shape_role(tuple(param.shape))
+def _name(group: Mapping[str, Any], place: int) -> str:
+    """The name of a parameter, if the optimizer was made from named ones."""
+    names = group.get("param_names")
+    return names[place] if names else ""
+
+
+def _describe(group: Mapping[str, Any], place: int, param: Tensor) -> Description:
+    return describe(tuple(param.shape), name=_name(group, place), label=group["role"])
+
+
+def _where(group: int, place: int) -> str:
+    return f"parameter {place} of group {group}"
+
+
+def _log_ambiguous(groups: Iterable[Mapping[str, Any]]) -> None:
+    """One line that lists the parameters whose role neither name nor shape tells."""
+    ambiguous = [
+        f"{_name(group, place)} {tuple(param.shape)}".lstrip()
+        for group in groups
+        for place, param in enumerate(group["params"])
+        if TILE and _describe(group, place, param).reason == "ambiguous"
+    ]
+    if ambiguous:
+        _LOGGER.warning(
+            "the update of these parameters is elementwise, because neither name nor shape tells how they are "
+            "matrices; a group's role may say so: %s",
+            ", ".join(ambiguous),
+        )
 
 
 def _slot_names(role: str) -> tuple[str, ...]:
@@ -227,9 +292,14 @@ def _check_group(group: Mapping[str, Any], number: int) -> None:
             f"total_steps of group {number} must be a positive integer, or None where the end is not known, "
             f"not {total!r}"
         )
+    if group["pretrained"] not in _PRETRAINED:
+        raise ValueError(
+            f"pretrained of group {number} must be True, False, or None to leave it to the first step, "
+            f"not {group['pretrained']!r}"
+        )
     if group["role"] is not None and group["role"] not in ROLES:
         raise ValueError(
-            f"role of group {number} must be one of {', '.join(ROLES)}, or None for that of the shape, "
+            f"role of group {number} must be one of {', '.join(ROLES)}, or None for that of the name or the shape, "
             f"not {group['role']!r}"
         )
     for place, param in enumerate(group["params"]):
@@ -238,6 +308,7 @@ def _check_group(group: Mapping[str, Any], number: int) -> None:
                 f"parameter {place} of group {number} has dtype {param.dtype}, and only floating-point parameters can "
                 "be trained; leave it out or convert it"
             )
+        _describe(group, place, param)
 
 
 def _check_cell(groups: Iterable[Mapping[str, Any]]) -> None:

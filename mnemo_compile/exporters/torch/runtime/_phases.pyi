@@ -11,6 +11,8 @@ VERSION: str
 DIGEST: str
 CHUNK_LENGTH: int
 SAMPLE_CHUNKS: int
+TILE: int
+"""The largest side of a tile, 0 where no tensor has tiles."""
 MEMORY: tuple[MemorySlot, ...]
 STATE: dict[str, tuple[int, ...]]
 """Shapes of one tensor's state of `recall`."""

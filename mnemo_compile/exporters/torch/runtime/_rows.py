@@ -1,13 +1,12 @@
 """How tensors become rows of chunks: small tensors share a pack, large ones are cut into blocks."""
 
-import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from ._layout import chunk_count, MemorySlot, sampled_chunks, shape_numbers
+from ._layout import chunk_count, chunk_run, MemorySlot, sampled_chunks
 from ._phases import CHUNK_LENGTH, MEMORY, SAMPLE_CHUNKS
 
 Shape = tuple[int, ...]
@@ -23,43 +22,51 @@ def row_shape(slot: MemorySlot) -> Shape:
     return slot.row_shape(CHUNK_LENGTH)
 
 
-def chunks_of(coordinates: int) -> int:
-    """Chunks that hold this many coordinates, the last one padded."""
-    return chunk_count(coordinates, CHUNK_LENGTH)
-
-
 class Block:
-    """Consecutive chunks of one large tensor."""
+    """Consecutive chunks of one large tensor.
 
-    def __init__(self, tensor: int, start: int, stop: int):
+    **Arguments:**
+
+    - `tensor`: the tensor's row.
+    - `slots`: the memory slots of the tensor, by the names of a phase's inputs.
+    - `start`, `stop`: the range of coordinates.
+    - `run`: after this many coordinates a new chunk starts. It divides the range.
+    - `first`: the first chunk.
+    """
+
+    def __init__(self, tensor: int, slots: tuple[str, ...], start: int, stop: int, run: int, first: int):
         self.tensor = tensor
+        self.slots = slots
         self.start = start
-        """The first coordinate."""
         self.stop = stop
-        self.chunks = chunks_of(stop - start)
-        self.missing = self.chunks * CHUNK_LENGTH - (stop - start)
-        """Places of the last chunk without a coordinate."""
+        self.first = first
+        self.runs = (stop - start) // run
+        self.missing = -run % CHUNK_LENGTH
+        """Places of the last chunk of each run without a coordinate."""
+        self.chunks = self.runs * -(-run // CHUNK_LENGTH)
 
     def valid(self, device: torch.device) -> Tensor:
         """The places of the rows that hold a coordinate."""
         if not self.missing:
             return torch.ones((), dtype=torch.bool, device=device).expand(self.chunks, CHUNK_LENGTH)
-        places = torch.arange(self.chunks * CHUNK_LENGTH, device=device)
-        return (places < self.stop - self.start).view(-1, CHUNK_LENGTH)
+        length = self.chunks * CHUNK_LENGTH // self.runs
+        present = torch.arange(length, device=device) < length - self.missing
+        return present.expand(self.runs, length).reshape(-1, CHUNK_LENGTH)
 
     def gather(self, tensors: list[Tensor], dtype: torch.dtype, slot: MemorySlot) -> Tensor:
         """The rows of a slot. They are a view if the tensor is contiguous and has this dtype."""
         values = self._read(tensors[self.tensor], slot).to(dtype)
         if self.missing and slot.per == "coordinate":
+            values = values.view(self.runs, -1)
             values = torch.nn.functional.pad(values, (0, self.missing * math.prod(slot.shape)))
         return values.view(-1, *row_shape(slot))
 
     def _range(self, slot: MemorySlot) -> slice:
         """The range of the block in the flattened array of the slot."""
-        size = math.prod(row_shape(slot))
-        start = self.start // CHUNK_LENGTH * size
-        missing = 0 if slot.per == "chunk" else self.missing * math.prod(slot.shape)
-        return slice(start, start + self.chunks * size - missing)
+        size = math.prod(slot.shape)
+        if slot.per == "chunk":
+            return slice(self.first * size, (self.first + self.chunks) * size)
+        return slice(self.start * size, self.stop * size)
 
     def _read(self, tensor: Tensor, slot: MemorySlot) -> Tensor:
         """The block's numbers in row-major order, without a copy of the whole tensor."""
@@ -76,15 +83,17 @@ class Block:
 
     def scatter(self, rows: Tensor, tensors: list[Tensor], slot: MemorySlot) -> None:
         """Writes rows back."""
-        tensor, places = tensors[self.tensor], self._range(slot)
-        values = rows.reshape(-1)[: places.stop - places.start]
+        tensor = tensors[self.tensor]
+        values = rows.reshape(-1)
+        if self.missing and slot.per == "coordinate":
+            values = rows.reshape(self.runs, -1)[:, : -self.missing * math.prod(slot.shape)].reshape(-1)
         if tensor.is_contiguous():
-            tensor.view(-1)[places].copy_(values)
+            tensor.view(-1)[self._range(slot)].copy_(values)
         else:
             places = torch.arange(self.start, self.stop, device=tensor.device)
             tensor.put_(places, values.to(tensor.dtype))
 
-    def of_chunks(self, rows: Tensor) -> Tensor:
+    def of_tensors(self, rows: Tensor) -> Tensor:
         """The row of the tensor, which broadcasts over its chunks."""
         return rows[self.tensor : self.tensor + 1]
 
@@ -94,34 +103,49 @@ class Block:
 
 
 class Pack:
-    """Chunks of several consecutive tensors, all of each or a sample of it, padded to whole chunks."""
+    """Chunks of several consecutive tensors, all of each or a sample of it, padded to whole chunks.
 
-    def __init__(self, first: int, sizes: list[int], sampled: bool, device: torch.device):
+    **Arguments:**
+
+    - `first`: the row of the first tensor.
+    - `slots`: the memory slots of the tensors, by the names of a phase's inputs.
+    - `shapes`: shapes of the tensors.
+    - `sampled`: whether only the sampled chunks count.
+    - `device`: the device of the arithmetic.
+    """
+
+    def __init__(
+        self, first: int, slots: tuple[str, ...], shapes: Sequence[Shape], sampled: bool, device: torch.device
+    ):
         self.first = first
-        self.sizes = sizes
-        self.picks: list[Tensor | None] = []
-        """The sampled chunks of each tensor, or None for all chunks."""
-        masks, lengths, sources, targets = [], [], [], []
-        coordinates, places = 0, 0
-        for size in sizes:
-            chunks = chunks_of(size)
-            if sampled and chunks > SAMPLE_CHUNKS:
-                self.picks.append(torch.tensor(sampled_chunks(chunks, SAMPLE_CHUNKS), device=device))
-                chunks, size = SAMPLE_CHUNKS, SAMPLE_CHUNKS * CHUNK_LENGTH
-            else:
-                self.picks.append(None)
-            place = torch.arange(chunks * CHUNK_LENGTH)
-            lengths.append(chunks)
-            masks.append(place < size)
-            sources.append(torch.where(place < size, place + (coordinates + 1), 0))
-            targets.append(torch.arange(size) + places)
-            coordinates, places = coordinates + size, places + chunks * CHUNK_LENGTH
-        self.mask = torch.cat(masks).view(-1, CHUNK_LENGTH).to(device)
-        self.chunks = sum(lengths)
-        self.counts = lengths
+        self.slots = slots
+        self.picks: list[tuple[Tensor, Tensor] | None] = []
+        """The sampled chunks of each tensor and their coordinates, or None for all chunks."""
+        masks, sources, targets = [], [], []
+        self.counts: list[int] = []
         """Chunks of each tensor."""
-        self.lengths = torch.tensor(lengths, device=device)
-        self.owner = torch.cat([torch.full((count,), place) for place, count in enumerate(lengths, first)]).to(device)
+        self.sizes: list[int] = []
+        """Coordinates of each tensor."""
+        coordinates, places = 0, 0
+        for shape in shapes:
+            chunks = torch.arange(chunk_count(shape, CHUNK_LENGTH))
+            is_sampled = sampled and len(chunks) > SAMPLE_CHUNKS
+            if is_sampled:
+                chunks = torch.tensor(sampled_chunks(len(chunks), SAMPLE_CHUNKS))
+            located, mask = _coordinates(shape, chunks)
+            self.picks.append((chunks.to(device), located[mask].to(device)) if is_sampled else None)
+            mask = mask.view(-1)
+            self.counts.append(len(chunks))
+            self.sizes.append(int(mask.sum()))
+            masks.append(mask)
+            sources.append(torch.where(mask, mask.cumsum(0) + coordinates, 0))
+            targets.append(mask.nonzero().view(-1) + places)
+            coordinates, places = coordinates + self.sizes[-1], places + len(mask)
+        self.mask = torch.cat(masks).view(-1, CHUNK_LENGTH).to(device)
+        self.chunks = sum(self.counts)
+        self.lengths = torch.tensor(self.counts, device=device)
+        self.owner = torch.cat([torch.full((count,), place) for place, count in enumerate(self.counts, first)])
+        self.owner = self.owner.to(device)
         self.padding: tuple[Tensor, Tensor] | None = None
         """If there is padding: the coordinate in each place, counted from 1, or 0; and the place of each coordinate."""
         if coordinates < places:
@@ -135,21 +159,15 @@ class Pack:
         """The rows of a slot."""
         width = math.prod(slot.shape)
         pieces = []
-        for place, (size, picks) in enumerate(zip(self.sizes, self.picks, strict=True), self.first):
-            tensor = tensors[place]
-            if slot.per == "chunk":
-                rows = tensor.view(-1, width)
-                pieces.append(rows if picks is None else rows.index_select(0, picks))
-            elif picks is None:
+        for tensor, picks in zip(tensors[self.first : self.first + len(self.picks)], self.picks, strict=True):
+            if picks is None:
                 pieces.append(tensor.reshape(-1, width))
+            elif slot.per == "chunk":
+                pieces.append(tensor.view(-1, width).index_select(0, picks[0]))
             elif tensor.is_contiguous():
-                # The sample of a tensor never holds its last chunk, the one that may be short.
-                whole = size // CHUNK_LENGTH
-                chunks = tensor.view(-1)[: whole * CHUNK_LENGTH * width].view(whole, -1)
-                pieces.append(chunks.index_select(0, picks).view(-1, width))
+                pieces.append(tensor.view(-1, width).index_select(0, picks[1]))
             else:
-                places = picks[:, None] * CHUNK_LENGTH + torch.arange(CHUNK_LENGTH, device=picks.device)
-                pieces.append(torch.take(tensor, places).view(-1, width))
+                pieces.append(torch.take(tensor, picks[1]).view(-1, width))
         if self.padding is None or slot.per == "chunk":
             values = torch.cat(pieces)
         else:
@@ -166,7 +184,7 @@ class Pack:
         new = [piece.view(tensor.shape) for piece, tensor in zip(values.split(sizes), targets, strict=True)]
         torch._foreach_copy_(targets, new)  # pyright: ignore[reportPrivateImportUsage]
 
-    def of_chunks(self, rows: Tensor) -> Tensor:
+    def of_tensors(self, rows: Tensor) -> Tensor:
         """For each chunk, the row of its tensor."""
         return rows.index_select(0, self.owner)
 
@@ -175,81 +193,48 @@ class Pack:
         return torch.segment_reduce(rows, "sum", lengths=self.lengths, axis=0, unsafe=True)
 
 
-Part = Pack | Block
+def packs(
+    first: int, slots: tuple[str, ...], shapes: Sequence[Shape], block_size: int, sampled: bool, device: torch.device
+) -> Iterator[Pack]:
+    """Packs of consecutive tensors. A pack has at most `block_size` places or a single tensor."""
+    start, places = 0, 0
+    for place, shape in enumerate(shapes):
+        chunks = chunk_count(shape, CHUNK_LENGTH)
+        count = (min(chunks, SAMPLE_CHUNKS) if sampled else chunks) * CHUNK_LENGTH
+        if place > start and places + count > block_size:
+            yield Pack(first + start, slots, shapes[start:place], sampled, device)
+            start, places = place, 0
+        places += count
+    if shapes:
+        yield Pack(first + start, slots, shapes[start:], sampled, device)
 
 
-class Partition:
-    """Cuts tensors of these shapes into packs and blocks, once for all chunks and once for the sample.
-
-    **Arguments:**
-
-    - `shapes`: shapes of the tensors, none of them empty.
-    - `roles`: their roles.
-    - `groups`: the number of each tensor's parameter group.
-    - `block_size`: the largest number of coordinates in a block or pack.
-    - `whole`: whether a larger tensor is one block, up to its last whole chunk.
-    - `device`: the device of the arithmetic.
-    - `dtype`: the dtype of the arithmetic.
-    """
-
-    def __init__(
-        self,
-        shapes: tuple[Shape, ...],
-        roles: tuple[str, ...],
-        groups: tuple[int, ...],
-        block_size: int,
-        whole: bool,
-        device: torch.device,
-        dtype: torch.dtype,
-    ):
-        block_size = max(block_size // CHUNK_LENGTH, 1) * CHUNK_LENGTH
-        # Small tensors first, so that packs hold consecutive ones.
-        self.order = sorted(range(len(shapes)), key=lambda place: math.prod(shapes[place]) > block_size)
-        """The tensors by their position among `shapes`; the position in this list is a tensor's row."""
-        sizes = [math.prod(shapes[place]) for place in self.order]
-        small = sum(size <= block_size for size in sizes)
-        self.parts: list[Part] = list(_packs(0, sizes[:small], block_size, False, device))
-        for place in range(small, len(sizes)):
-            ends = (
-                [sizes[place] // CHUNK_LENGTH * CHUNK_LENGTH] if whole else range(block_size, sizes[place], block_size)
-            )
-            cuts = [0, *ends, sizes[place]]
-            self.parts.extend(Block(place, start, stop) for start, stop in zip(cuts, cuts[1:]) if stop > start)
-        self.samples = list(_packs(0, sizes, block_size, True, device))
-        self.groups = torch.tensor([groups[place] for place in self.order], device=device)
-        numbers = [shape_numbers(shapes[place], roles[place]) for place in self.order]
-        self.shape = {
-            f"shape.{name}": torch.tensor([each[name] for each in numbers], dtype=dtype, device=device)
-            for name in numbers[0]
-        }
-        """Numbers of the shapes, a row per tensor."""
+def blocks(tensor: int, slots: tuple[str, ...], shape: Shape, block_size: int, whole: bool) -> Iterator[Block]:
+    """Blocks of one tensor of at most `block_size` places, or with `whole` one of all whole chunks and the rest."""
+    size, run = math.prod(shape), chunk_run(shape, CHUNK_LENGTH)
+    chunks = -(-run // CHUNK_LENGTH)
+    if run % CHUNK_LENGTH == 0 or run == size:
+        # Without padding between runs, they are one.
+        for start, stop in _cuts(size, size // CHUNK_LENGTH * CHUNK_LENGTH if whole else block_size):
+            yield Block(tensor, slots, start, stop, stop - start, start // CHUNK_LENGTH)
+    elif chunks * CHUNK_LENGTH <= block_size:
+        for start, stop in _cuts(size, block_size // (chunks * CHUNK_LENGTH) * run):
+            yield Block(tensor, slots, start, stop, run, start // run * chunks)
+    else:
+        for place in range(size // run):
+            for start, stop in _cuts(run, block_size):
+                first = place * chunks + start // CHUNK_LENGTH
+                yield Block(tensor, slots, place * run + start, place * run + stop, stop - start, first)
 
 
-_cached = functools.lru_cache(maxsize=64)(Partition)
+def _cuts(size: int, length: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, size, length):
+        yield start, min(start + length, size)
 
 
-def partition(
-    shapes: tuple[Shape, ...],
-    roles: tuple[str, ...],
-    groups: tuple[int, ...],
-    block_size: int,
-    whole: bool,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Partition:
-    """The partition of tensors of these shapes, from a cache if it was made before."""
-    make = Partition if torch.compiler.is_compiling() else _cached
-    return make(shapes, roles, groups, block_size, whole, device, dtype)
-
-
-def _packs(first: int, sizes: list[int], block_size: int, sampled: bool, device: torch.device) -> Iterator[Pack]:
-    """Packs of consecutive tensors. A pack has at most `block_size` coordinates or a single tensor."""
-    start, coordinates = 0, 0
-    for place, size in enumerate(sizes):
-        chunks = min(chunks_of(size), SAMPLE_CHUNKS) if sampled else chunks_of(size)
-        if place > start and coordinates + chunks * CHUNK_LENGTH > block_size:
-            yield Pack(first + start, sizes[start:place], sampled, device)
-            start, coordinates = place, 0
-        coordinates += chunks * CHUNK_LENGTH
-    if sizes:
-        yield Pack(first + start, sizes[start:], sampled, device)
+def _coordinates(shape: Shape, chunks: Tensor) -> tuple[Tensor, Tensor]:
+    """The coordinate in each place of these chunks of a tensor, and whether the place holds one."""
+    run = chunk_run(shape, CHUNK_LENGTH)
+    per_run = -(-run // CHUNK_LENGTH)
+    within = (chunks % per_run)[:, None] * CHUNK_LENGTH + torch.arange(CHUNK_LENGTH)
+    return (chunks // per_run)[:, None] * run + within, within < run

@@ -1,6 +1,7 @@
 """One step: runs the phases of the plan over rows, sums their outputs, and writes the results back."""
 
 import functools
+import itertools
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,14 +12,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from . import _phases
+from ._partition import Part, Partition
 from ._phases import INPUTS, STATE
 from ._plan import CARRIED, group_of, Phase, PLAN
-from ._rows import Block, NUMBER, Part, Partition, row_shape, SLOTS
+from ._precision import matmul_precision, Precision
+from ._rows import Block, NUMBER, row_shape, SLOTS
+from ._tiles import TileBlock
 
 Rows = Mapping[str, Tensor]
 
 PHASES = tuple(phase for phase in PLAN if phase.name in INPUTS)
 """The phases of this cell, in order."""
+_RUNS = tuple((rows, tuple(phases)) for rows, phases in itertools.groupby(PHASES, lambda phase: phase.rows))
+"""Consecutive phases over rows of the same kind."""
 
 _STATE_SIZES = [math.prod(shape) for shape in STATE.values()]
 
@@ -58,32 +64,44 @@ def take_step(buckets: "Sequence[Bucket]", step: Tensor, options: Mapping[str, l
     finite = torch.ones((), dtype=torch.bool, device=step.device)
     for bucket in buckets:
         bucket.begin(step, options)
-    for phase in PHASES:
-        outputs = [bucket.run(phase) for bucket in buckets]
-        if phase.reduce == "network":
+    for rows, phases in _RUNS:
+        if rows == "tiles":
             for bucket in buckets:
-                bucket.receive(outputs)
-        if phase.decides:
-            decisions = [torch.isfinite(rows).all().to(step.device) for each in outputs for rows in each.values()]
-            finite = torch.stack([finite, *decisions]).all()
-            for bucket in buckets:
-                bucket.decide(finite)
+                bucket.run_tiles(phases)
+        else:
+            for phase in phases:
+                finite = _run(phase, buckets, finite)
     for bucket in buckets:
         bucket.store_state()
     return finite
 
 
+def _run(phase: Phase, buckets: "Sequence[Bucket]", finite: Tensor) -> Tensor:
+    """Runs a phase over chunks or tensors. Returns whether all gradients are finite so far."""
+    outputs = [bucket.run(phase) for bucket in buckets]
+    if phase.reduce == "network":
+        for bucket in buckets:
+            bucket.receive(outputs)
+    if phase.decides:
+        decisions = [torch.isfinite(rows).all().to(finite.device) for each in outputs for rows in each.values()]
+        finite = torch.stack([finite, *decisions]).all()
+        for bucket in buckets:
+            bucket.decide(finite)
+    return finite
+
+
 class Bucket:
-    """Tensors of one device, one dtype of arithmetic and one set of memory slots during a step.
+    """Tensors of one device and one dtype of arithmetic during a step.
 
     **Arguments:**
 
     - `partition`: how the tensors are cut.
     - `tensors`: parameters, gradients and memory, by the names of a phase's inputs, in the order of the partition's
-      shapes.
+      shapes. A tensor that lacks a slot only fills its place.
     - `states`: the state of `recall` of each tensor.
     - `device`: the device of the arithmetic.
     - `dtype`: the dtype of the arithmetic.
+    - `precision`: that of the factors of products of tiles.
     - `compiled`: whether compiled functions work on blocks.
     """
 
@@ -94,13 +112,16 @@ class Bucket:
         states: list[Tensor],
         device: torch.device,
         dtype: torch.dtype,
+        precision: Precision,
         compiled: bool,
     ):
         self.partition = partition
         self.device = device
         self.dtype = dtype
         self.compiled = compiled
-        self.weights = weights(device, dtype)
+        self.precision: Precision = precision
+        narrow = torch.bfloat16 if precision == "bfloat16" else dtype
+        self.weights = {**weights(device, dtype), "products": torch.empty(0, dtype=narrow, device=device)}
         self.tensors = {name: [values[place] for place in partition.order] for name, values in tensors.items()}
         self.rows: dict[str, Tensor] = dict(partition.shape)
         """Inputs and outputs of phases with a row per tensor, by name."""
@@ -120,18 +141,51 @@ class Bucket:
 
     def run(self, phase: Phase) -> dict[str, Tensor]:
         """Runs a phase. Returns outputs with a row per tensor; writes outputs per coordinate into the tensors."""
+        with torch.autocast(self.device.type, enabled=False), matmul_precision("float32", self.device.type):
+            return self._run_phase(phase)
+
+    def _run_phase(self, phase: Phase) -> dict[str, Tensor]:
         self._prepare(phase)
         if phase.rows == "tensors":
             outputs = self._of_tensors(phase.name)
         elif phase.reduce == "tensor":
             outputs = self._sums(phase)
         else:
-            for part in self.partition.parts:
+            for part in self.partition.untiled:
                 self._update(phase, part)
             return {}
         self.next_state.update((name, rows) for name, rows in outputs.items() if group_of(name) in CARRIED)
         self.rows.update((name, rows) for name, rows in outputs.items() if group_of(name) not in CARRIED)
         return outputs
+
+    def run_tiles(self, phases: Sequence[Phase]) -> None:
+        """Runs consecutive phases over tiles, for one block of tiles after the other."""
+        if self.partition.tiles:
+            for phase in phases:
+                self._prepare(phase)
+        with torch.autocast(self.device.type, enabled=False), matmul_precision(self.precision, self.device.type):
+            for block in self.partition.tiles:
+                self._run_block(phases, block)
+
+    def _run_block(self, phases: Sequence[Phase], block: TileBlock) -> None:
+        rows: dict[str, Tensor] = {}
+        carried: dict[str, Tensor] = {}
+        for phase in phases:
+            for name in INPUTS[phase.name]:
+                if name not in rows:
+                    rows[name] = self._tiles(name, block)
+            outputs = getattr(_phases, phase.name)(self.weights, {name: rows[name] for name in INPUTS[phase.name]})
+            for name, values in outputs.items():
+                # Later phases read what was before the step of what the step carries on.
+                (carried if group_of(name) in CARRIED else rows)[name] = values
+        for name, values in carried.items():
+            block.scatter(values, self.tensors[name])
+
+    def _tiles(self, name: str, block: TileBlock) -> Tensor:
+        """An input of a phase over tiles."""
+        if name in self.tensors:
+            return block.gather(self.tensors[name], self.dtype)
+        return block.sides if group_of(name) == "tile" else block.of_tensors(self.rows[name])
 
     def receive(self, terms: Sequence[Rows]) -> None:
         """Computes the sums over the network; `terms` are the rows of each bucket."""
@@ -191,11 +245,11 @@ class Bucket:
         views = self._views(phase, part)
         if views is not None:
             rows = self._rows_beside(phase, part, views)
-            written = [name for name in self.tensors if name != "grad"]
+            written = ["param", *part.slots]
             _compiled(_update_of_many)(_fused(phase), self.weights, rows, views, self.dtype, written)
             return
         for name, rows in self._run(phase, part).items():
-            if name in self.tensors:
+            if name == "param" or name in part.slots:
                 part.scatter(rows, self.tensors[name], SLOTS.get(name, NUMBER))
 
     def _run(self, phase: Phase, part: Part) -> dict[str, Tensor]:
@@ -206,12 +260,12 @@ class Bucket:
         return getattr(_phases, name)(self.weights, {row: self._input(row, part) for row in INPUTS[name]})
 
     def _input(self, name: str, part: Part) -> Tensor:
-        if name in self.tensors:
+        if _is_stored(name, part):
             return part.gather(self.tensors[name], self.dtype, SLOTS.get(name, NUMBER))
-        return self._filled(name, part) if name in SLOTS or name == "valid" else part.of_chunks(self.rows[name])
+        return self._filled(name, part) if name in SLOTS or name == "valid" else part.of_tensors(self.rows[name])
 
     def _filled(self, name: str, part: Part) -> Tensor:
-        """Rows that no tensor stores: the valid places, or zeros for a slot that the bucket lacks."""
+        """Rows that no tensor stores: the valid places, or zeros for a slot that the part lacks."""
         if name == "valid":
             return part.valid(self.device)
         return torch.zeros((), dtype=self.dtype, device=self.device).expand(part.chunks, *row_shape(SLOTS[name]))
@@ -224,7 +278,7 @@ class Bucket:
             return None
         views = {}
         for name in INPUTS[_fused(phase)]:
-            if name in self.tensors:
+            if _is_stored(name, part):
                 views[name] = part.view(self.tensors[name], SLOTS.get(name, NUMBER))
             elif name in SLOTS or name == "valid":
                 views[name] = self._filled(name, part)
@@ -236,7 +290,12 @@ class Bucket:
 
     def _rows_beside(self, phase: Phase, part: Part, views: Rows) -> dict[str, Tensor]:
         """The other inputs of a compiled function."""
-        return {name: part.of_chunks(self.rows[name]) for name in INPUTS[_fused(phase)] if name not in views}
+        return {name: part.of_tensors(self.rows[name]) for name in INPUTS[_fused(phase)] if name not in views}
+
+
+def _is_stored(name: str, part: Part) -> bool:
+    """Whether the tensors of a part store an input."""
+    return name in ("param", "grad") or name in part.slots
 
 
 def _fused(phase: Phase) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 import pydantic
 
 from ._bells import BellsConfig
+from ._bytes import BytesConfig
 from ._clusters import ClustersConfig
 from ._copying import CopyingConfig
 from ._fractals import FractalsConfig
@@ -41,6 +42,7 @@ from ._teacher import TeacherConfig
 DataConfig = Annotated[
     TableConfig
     | SourceConfig
+    | BytesConfig
     | PatchesConfig
     | ClustersConfig
     | TeacherConfig

@@ -7,6 +7,7 @@ import pydantic
 from ._conv import ConvConfig
 from ._denoiser import DenoiserConfig
 from ._fourier import FourierConfig
+from ._initialisation import Initialisation as Initialisation, initialise as initialise
 from ._interface import (
     AbstractNetwork as AbstractNetwork,
     AbstractNetworkConfig as AbstractNetworkConfig,

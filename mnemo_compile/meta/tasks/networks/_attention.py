@@ -10,6 +10,8 @@ from ._layers import linear, norm, normalise
 
 BLOCK_TENSORS = 12
 """How many tensors a block has."""
+LOOPED = 8
+"""From this depth on, compiling each block by itself would take longer than it saves."""
 
 
 class AbstractAttentionConfig(AbstractNetworkConfig):
@@ -46,10 +48,13 @@ def _block(name: str, width: int, small: float) -> tuple[Tensor, ...]:
 def attend(
     x: Float[Array, "batch place width"], params: Params, heads: int, *, causal: bool
 ) -> Float[Array, "batch place width"]:
-    """A stack of pre-norm blocks."""
-    for start in range(0, len(params), BLOCK_TENSORS):
-        x = _attend(x, params[start : start + BLOCK_TENSORS], heads, causal)
-    return x
+    """A stack of pre-norm blocks. Of many, one is compiled."""
+    if len(params) < LOOPED * BLOCK_TENSORS:
+        for start in range(0, len(params), BLOCK_TENSORS):
+            x = _attend(x, params[start : start + BLOCK_TENSORS], heads, causal)
+        return x
+    stacked = [jnp.stack(params[place::BLOCK_TENSORS]) for place in range(BLOCK_TENSORS)]
+    return jax.lax.scan(lambda x, block: (_attend(x, block, heads, causal), None), x, stacked)[0]
 
 
 def _attend(
