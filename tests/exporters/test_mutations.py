@@ -33,6 +33,8 @@ HARMLESS = {
     "a factor of all features of a query or of all keys, which the quotient cancels": r"random_features|0\.7071",
     "a floor of the normalisers, which at first multiplies memory that is zero": r"min=0\.1\)|0\.1000000|, 0\.1\)",
     "the least horizon, below which there is no step": r"horizon = ",
+    "an axis or a place that is the same counted from the end": r"\.onnx: constant\.int64\.1\.(0|2_0_1)$",
+    "the role of a head: the run has none, phases do": r"(update|share\w*)\.onnx: constant\.float32\.0\.3\.0$",
 }
 """Numbers that may be others, and how they are found."""
 
