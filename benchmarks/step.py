@@ -102,8 +102,10 @@ def onnx_step(ref: str, shapes: Shapes) -> Step:
         mnemo.export(ref, "onnx", folder)
         exported = exporter_of("onnx").open(mnemo.load(ref), pathlib.Path(folder) / "onnx")
         # Sessions hold the models after this.
-        rollout = exported.start(params, lr=1.0, weight_decay=0.0, total_steps=None)
+        named = {f"tensor.{place}": param for place, param in enumerate(params)}
+        rollout = exported.start(named, lr=1.0, weight_decay=0.0, total_steps=None)
     params.clear()
+    named.clear()
     return lambda: rollout.step(grads)
 
 

@@ -27,6 +27,6 @@ class AbstractExport(abc.ABC):
 
     @abc.abstractmethod
     def start(
-        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
+        self, params: Mapping[str, np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
     ) -> AbstractRollout:
-        """A run that starts from these parameters, through the public interface."""
+        """A run that starts from these parameters, through the public interface. Their names tell roles."""

@@ -90,7 +90,7 @@ class Reference:
 def trajectory_errors(export: AbstractExport, history: Trajectory) -> tuple[float, float]:
     """The largest error that one step adds to a parameter tensor, and the largest of a tensor after the last step."""
     rollout = export.start(history.params, **history.options)
-    before, true_before = history.params, history.params
+    before = true_before = list(history.params.values())
     added: list[float] = [0.0]
     for grads, true_after in zip(history.grads, history.results, strict=True):
         after = rollout.step(grads)

@@ -18,7 +18,8 @@ from ._wide import widened
 class Trajectory:
     """A run in float64 over a fixed history of gradients."""
 
-    params: list[np.ndarray]
+    params: dict[str, np.ndarray]
+    """The parameters before the first step, by name."""
     grads: list[list[np.ndarray]]
     results: list[list[np.ndarray]]
     """The parameters after each step."""
@@ -41,7 +42,8 @@ def trajectory(
     length, sample = cell.chunk_length, cell.sample_chunks
     # Less than two chunks, fewer chunks than are sampled, and more. Tensors repeat these sizes, as each is compiled.
     few, some, many = length + 3, 2 * (6 * length + 5), 3 * (length * sample + 5)
-    # Shape, size of the parameters, regime: small parameters show the whole update, large ones its rounding.
+    # Shape, size of the parameters, regime: small parameters show the whole update, large ones its rounding. Only the
+    # name of the head says more than a shape does.
     tensors: tuple[tuple[tuple[int, ...], float, str], ...] = (
         ((few,), 1e-3, ORDINARY),
         ((24, 20), 0.05, ORDINARY),
@@ -60,7 +62,11 @@ def trajectory(
         ((1, some), 0.1, "mixed"),
     )[:kinds]
     shapes = tuple(shape for shape, _, _ in tensors)
-    params = [np.asarray(random.normal(size=shape) * scale, np.float32) for shape, scale, _ in tensors]
+    names = [f"{'head' if shape == (2, some // 2) else 'tensor'}.{place}" for place, shape in enumerate(shapes)]
+    params = {
+        name: np.asarray(random.normal(size=shape) * scale, np.float32)
+        for name, (shape, scale, _) in zip(names, tensors, strict=True)
+    }
     means = [random.normal(size=shape) for shape in shapes]
     sizes = [
         gradient_sizes([regime], random, max(mean.size, 1)) for mean, (_, _, regime) in zip(means, tensors, strict=True)
@@ -74,7 +80,7 @@ def trajectory(
     ]
     options: dict[str, Any] = {"lr": 1.0, "weight_decay": 10.0, "total_steps": total_steps}
     hyper = {name: float(value or 0) for name, value in options.items()}
-    layout = reference.layout_of(cell, shapes)
+    layout = reference.layout_of(cell, shapes, names)
     with jax.enable_x64(True):
         wide = widened(cell)
 
@@ -85,7 +91,7 @@ def trajectory(
         def packed(tensors: list[np.ndarray]) -> jax.Array:
             return reference.pack(layout, [jnp.asarray(tensor, jnp.float64) for tensor in tensors])
 
-        param, state = packed(params), reference.init(wide, layout, jnp.float64)
+        param, state = packed(list(params.values())), reference.init(wide, layout, jnp.float64)
         results = []
         for step_grads in grads:
             param, state = advance(param, packed(step_grads), state)

@@ -34,7 +34,7 @@ class AbstractOneTensorExport(AbstractExport):
         return (name,)
 
     def start(
-        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
+        self, params: Mapping[str, np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
     ) -> AbstractRollout:
         options = {"lr": lr, "weight_decay": weight_decay, "total_steps": total_steps or 0, "pretrained": -1}
         return _Rollout(self, params, options)
@@ -43,9 +43,9 @@ class AbstractOneTensorExport(AbstractExport):
 class _Rollout(AbstractRollout):
     """A training run over several tensors, with a call per tensor."""
 
-    def __init__(self, export: AbstractOneTensorExport, params: Sequence[np.ndarray], options: Mapping[str, float]):
+    def __init__(self, export: AbstractOneTensorExport, params: Mapping[str, np.ndarray], options: Mapping[str, float]):
         self.export = export
-        layout = layout_of(export.cell, [value.shape for value in params])
+        layout = layout_of(export.cell, [value.shape for value in params.values()], list(params))
         self.views = views_of(layout)
         self.numbers = [
             {
@@ -54,7 +54,7 @@ class _Rollout(AbstractRollout):
             }
             for i in range(len(params))
         ]
-        arrays = [{"param": view.of(value)} for view, value in zip(self.views, params, strict=True)]
+        arrays = [{"param": view.of(value)} for view, value in zip(self.views, params.values(), strict=True)]
         self.values: list[dict[str, Any]] = [
             {**array, **initial} for array, initial in zip(arrays, self._run("init", arrays), strict=True)
         ]

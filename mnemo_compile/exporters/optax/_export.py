@@ -26,25 +26,30 @@ class OptaxExport(AbstractExport):
         return {key: np.asarray(value) for key, value in outputs.items()}
 
     def start(
-        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
+        self, params: Mapping[str, np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
     ) -> AbstractRollout:
         optimizer = self.package.mnemosyne(lr=lr, weight_decay=weight_decay, total_steps=total_steps)
-        return _Rollout([jnp.asarray(value) for value in params], optimizer)
+        return _Rollout({name: jnp.asarray(value) for name, value in params.items()}, optimizer)
+
+
+_Tree = dict[str, jax.Array]
 
 
 class _Rollout(AbstractRollout):
-    def __init__(self, params: list[jax.Array], optimizer: Any):
+    def __init__(self, params: _Tree, optimizer: Any):
         import optax
 
+        self.names = list(params)
         self.params = params
         self.state = optimizer.init(params)
 
-        def advance(params: list[jax.Array], state: Any, grads: list[jax.Array]) -> tuple[list[jax.Array], Any]:
+        def advance(params: _Tree, state: Any, grads: _Tree) -> tuple[_Tree, Any]:
             updates, state = optimizer.update(grads, state, params)
             return optax.apply_updates(params, updates), state  # pyright: ignore[reportReturnType]
 
         self.advance = jax.jit(advance)
 
     def step(self, grads: Sequence[np.ndarray]) -> list[np.ndarray]:
-        self.params, self.state = self.advance(self.params, self.state, [jnp.asarray(grad) for grad in grads])
-        return [np.asarray(value) for value in self.params]
+        tree = {name: jnp.asarray(grad) for name, grad in zip(self.names, grads, strict=True)}
+        self.params, self.state = self.advance(self.params, self.state, tree)
+        return [np.asarray(self.params[name]) for name in self.names]

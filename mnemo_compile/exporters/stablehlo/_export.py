@@ -1,7 +1,7 @@
 """An exported stablehlo folder as verification runs it."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent import futures
 from typing import Any
 
@@ -47,10 +47,10 @@ class StableHloExport(AbstractOneTensorExport):
         return {key.removeprefix("next."): np.asarray(value) for key, value in outputs.items()}
 
     def start(
-        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
+        self, params: Mapping[str, np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
     ) -> AbstractRollout:
         functions = [name for name in ("share", "update") if name in self.calls]
-        views = views_of(layout_of(self.cell, [value.shape for value in params]))
+        views = views_of(layout_of(self.cell, [value.shape for value in params.values()], list(params)))
         keys = [(function_name(name, view.has_tiles), view.axes.sizes) for name in functions for view in views]
         missing = [key for key in dict.fromkeys(keys) if key not in self.compiled]
         with futures.ThreadPoolExecutor() as pool:

@@ -39,11 +39,15 @@ class TorchExport(AbstractExport):
         return getattr(self.phases, name)(self.weights, {key: env[key] for key in self.phases.INPUTS[name]})
 
     def start(
-        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
+        self, params: Mapping[str, np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
     ) -> AbstractRollout:
-        tensors = [self.torch.nn.Parameter(self.torch.tensor(value)) for value in params]
+        tensors = [self.torch.nn.Parameter(self.torch.tensor(value)) for value in params.values()]
         optimizer = self.package.Mnemosyne(
-            tensors, lr=lr, weight_decay=weight_decay, total_steps=total_steps, block_size=_BLOCK_SIZE
+            zip(params, tensors, strict=True),
+            lr=lr,
+            weight_decay=weight_decay,
+            total_steps=total_steps,
+            block_size=_BLOCK_SIZE,
         )
         return _Rollout(tensors, optimizer)
 
