@@ -118,6 +118,16 @@ class Tiling:
         return self.tile[0] > self.tile[1]
 
     @property
+    def to_tiles(self) -> tuple[int, ...]:
+        """The permutation from axes batch, tiles down, height, tiles across, width to those of turned tiles."""
+        return (0, 1, 3, 4, 2) if self.is_turned else (0, 1, 3, 2, 4)
+
+    @property
+    def from_tiles(self) -> tuple[int, ...]:
+        """The inverse of `to_tiles`."""
+        return (0, 1, 4, 2, 3) if self.is_turned else (0, 1, 3, 2, 4)
+
+    @property
     def padded(self) -> tuple[int, int]:
         """Rows and columns of a matrix whose tiles are all whole."""
         (down, across), (height, width) = self.grid, self.tile

@@ -16,8 +16,7 @@ def cut(tensor: Float[Array, "..."], axes: Axes, tiling: Tiling) -> Float[Array,
     padding = [(0, whole - size) for whole, size in zip(tiling.padded, axes.sizes[1:], strict=True)]
     (down, across), (height, width) = tiling.grid, tiling.tile
     grid = jnp.pad(matrices, [(0, 0), *padding]).reshape(-1, down, height, across, width)
-    order = (0, 1, 3, 4, 2) if tiling.is_turned else (0, 1, 3, 2, 4)
-    return grid.transpose(order).reshape(-1, *tiling.shape)
+    return grid.transpose(tiling.to_tiles).reshape(-1, *tiling.shape)
 
 
 def join(
@@ -26,7 +25,6 @@ def join(
     """The tensor of this shape that has these tiles."""
     (down, across), (rows, columns) = tiling.grid, axes.sizes[1:]
     grid = tiles.reshape(-1, down, across, *tiling.shape)
-    order = (0, 1, 4, 2, 3) if tiling.is_turned else (0, 1, 3, 2, 4)
-    matrices = grid.transpose(order).reshape(-1, *tiling.padded)[:, :rows, :columns]
+    matrices = grid.transpose(tiling.from_tiles).reshape(-1, *tiling.padded)[:, :rows, :columns]
     parts = [axes.split[axis] for axis in axes.order]
     return matrices.reshape(parts).transpose(np.argsort(axes.order)).reshape(shape)

@@ -147,10 +147,10 @@ class _Rows:
     def __init__(self, layout: Layout, dtype: jnp.dtype):
         self.dtype = dtype
         self.tensors = len(layout.shapes)
-        all_of_them = len(layout.elementwise) == len(layout.valid)
+        has_tiles = len(layout.elementwise) < len(layout.valid)
         self.indices = {
             "chunks": None,
-            "elementwise": None if all_of_them else layout.elementwise,
+            "elementwise": layout.elementwise if has_tiles else None,
             "sample": layout.sampled,
         }
         owner = jnp.asarray(layout.owner, dtype)

@@ -127,11 +127,6 @@ class Network(eqx.Module):
         self.step_bound = c.step_bound
         self.bend_bound = c.bend_bound
 
-    @property
-    def has_share(self) -> bool:
-        """Whether the tensors of the network attend to each other."""
-        return self.attention is not None
-
     def slots(self) -> tuple[MemorySlot, ...]:
         """The memory slots of chunks."""
         return () if self.chunk_memory is None else self.chunk_memory.slots()

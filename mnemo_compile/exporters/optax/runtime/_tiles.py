@@ -59,14 +59,12 @@ class Tiles(AbstractForm):
         padding += [(0, whole - size, 0) for whole, size in zip(tiling.padded, tiling.sizes[1:], strict=True)]
         (down, across), (height, width) = tiling.grid, tiling.tile
         grid = lax.pad(matrices, block.dtype.type(0), padding).reshape(-1, down, height, across, width)
-        order = (0, 1, 3, 4, 2) if tiling.is_turned else (0, 1, 3, 2, 4)
-        return grid.transpose(order).reshape(-1, *tiling.shape)
+        return grid.transpose(tiling.to_tiles).reshape(-1, *tiling.shape)
 
     def to_block(self, name: str, rows: jax.Array, sizes: Shape) -> jax.Array:
         tiling, order = self._tiling(sizes), self._order()
         (down, across), (height, width) = tiling.grid, tiling.sizes[1:]
-        grid = rows.reshape(-1, down, across, *tiling.shape)
-        grid = grid.transpose((0, 1, 4, 2, 3) if tiling.is_turned else (0, 1, 3, 2, 4))
+        grid = rows.reshape(-1, down, across, *tiling.shape).transpose(tiling.from_tiles)
         matrices = grid.reshape(-1, *tiling.padded)[:, :height, :width]
         return matrices.reshape([sizes[axis] for axis in order]).transpose(np.argsort(order))
 

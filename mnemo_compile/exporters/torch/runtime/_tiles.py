@@ -31,18 +31,15 @@ class Segment:
     """
 
     def __init__(self, matrices: Matrices, starts: tuple[int, int, int], stops: tuple[int, int, int]):
-        self.tensor, self.axes, self.tiling = matrices
+        self.tensor, self.axes, whole = matrices
         self.starts = starts
         self.sizes = (stops[0] - starts[0], stops[1] - starts[1], stops[2] - starts[2])
-        height, width = self.tiling.tile
-        down, across = -(-self.sizes[1] // height), -(-self.sizes[2] // width)
-        self.count = self.sizes[0] * down * across
-        """Tiles."""
-        self.padding = (across * width - self.sizes[2], down * height - self.sizes[1])
+        self.tiling = Tiling(self.sizes, whole.tile)
+        """The tiles of the segment alone."""
+        (down, across), (height, width) = self.tiling.grid, self.tiling.tile
+        self.padding = (self.tiling.padded[1] - self.sizes[2], self.tiling.padded[0] - self.sizes[1])
         """Columns and rows of zeros at the far ends."""
         self.grid = (self.sizes[0], down, height, across, width)
-        self.order = (0, 1, 3, 4, 2) if self.tiling.is_turned else (0, 1, 3, 2, 4)
-        """From the axes of the grid to those of tiles."""
         self.contiguous = _strides(_row_major(self.axes.split), self.axes)
         """Strides of matrices, rows and columns in a contiguous tensor, or None if there are no such strides."""
 
@@ -53,13 +50,11 @@ class Segment:
             part = torch.take(tensor, self._places(tensor.device))
         if any(self.padding):
             part = torch.nn.functional.pad(part, (0, self.padding[0], 0, self.padding[1]))
-        return part.view(self.grid).permute(self.order).reshape(-1, *self.tiling.shape)
+        return part.view(self.grid).permute(self.tiling.to_tiles).reshape(-1, *self.tiling.shape)
 
     def write(self, tiles: Tensor, tensor: Tensor) -> None:
         """Writes tiles back."""
-        grid = tiles.view([self.grid[axis] for axis in self.order])
-        # Both orders but one are their own inverse.
-        grid = grid.permute((0, 1, 4, 2, 3) if self.tiling.is_turned else self.order)
+        grid = tiles.view([self.grid[axis] for axis in self.tiling.to_tiles]).permute(self.tiling.from_tiles)
         part = self._view(tensor)
         if part is not None and not any(self.padding):
             part.view(self.grid).copy_(grid)
@@ -104,7 +99,7 @@ class TileBlock:
         self.segments = segments
         self.sides = sides
         """The longer side of each tile, without padding."""
-        self.counts = [segment.count for segment in segments]
+        self.counts = [segment.tiling.count for segment in segments]
         tensors = [segment.tensor for segment in segments]
         self.tensor = tensors[0] if len(set(tensors)) == 1 else None
         """The row of the tensor, if there is only one."""
@@ -136,7 +131,7 @@ def tile_blocks(
     most = max(block_size // math.prod(shape), 1)
     block: list[Segment] = []
     for matrices in tensors:
-        if sum(segment.count for segment in block) + matrices.tiling.count > most and block:
+        if sum(segment.tiling.count for segment in block) + matrices.tiling.count > most and block:
             yield _block(block, device, dtype)
             block = []
         if matrices.tiling.count <= most:
@@ -149,16 +144,8 @@ def tile_blocks(
 
 
 def _block(segments: Sequence[Segment], device: torch.device, dtype: torch.dtype) -> TileBlock:
-    sides = [side for segment in segments for side in _sides(segment)]
+    sides = [side for segment in segments for side in segment.tiling.sides().tolist()]
     return TileBlock(tuple(segments), torch.tensor(sides, dtype=dtype, device=device))
-
-
-def _sides(segment: Segment) -> list[int]:
-    """The longer side of each tile of a segment, without padding."""
-    matrices, down, height, across, width = segment.grid
-    heights = [min(height, segment.sizes[1] - place * height) for place in range(down)]
-    widths = [min(width, segment.sizes[2] - place * width) for place in range(across)]
-    return [max(high, wide) for high in heights for wide in widths] * matrices
 
 
 def _cut(matrices: Matrices, most: int) -> Iterator[Segment]:
