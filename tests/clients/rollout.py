@@ -2,9 +2,9 @@
 
 python rollout.py MODELS TASK.npz OUT.npz
 
-TASK.npz holds `count`, `chunk_length`, `lr`, `weight_decay` and `total_steps`, and for each tensor i its `param.i` and
-its gradients `grad.i`, with an axis of steps in front. OUT.npz gets `LEVEL.i`, the parameters after each step, for the
-lowest and the highest optimization level.
+TASK.npz holds `count`, `chunk_length`, `lr`, `weight_decay` and `total_steps`, and for each tensor i its `param.i`, its
+role's number `role.i` and its gradients `grad.i`, with an axis of steps in front. OUT.npz gets `LEVEL.i`, the
+parameters after each step, for the lowest and the highest optimization level.
 """
 
 import os
@@ -28,15 +28,6 @@ def run(session, inputs):
     return dict(zip(names, session.run(names, given)))
 
 
-def role_of(shape):
-    axes = sorted(size for size in shape if size != 1)
-    if len(axes) > 2:
-        return 4 if max(shape[2:]) <= 32 else 2
-    if len(axes) < 2:
-        return 0
-    return 2 if axes[1] >= 16 * axes[0] else 1
-
-
 def view_of(shape, role, chunk):
     """The shape of a tensor as batch, rows and columns."""
     if role == 4:
@@ -51,18 +42,20 @@ def view_of(shape, role, chunk):
     return 1, int(np.prod(shape)) // columns, columns
 
 
-def facts(shape, size):
+def facts(shape, size, role):
     matrix = len(shape) > 1
-    return {"matrix": matrix, "aspect": max(shape) ** 2 / size if matrix else 1, "role": role_of(shape)}
+    return {"matrix": matrix, "aspect": max(shape) ** 2 / size if matrix else 1, "role": role}
 
 
-def rollout(functions, params, history, options, chunk):
+def rollout(functions, params, roles, history, options, chunk):
     """Parameters after each step. `functions` holds those of tensors without tiles, then those with, if there are."""
     fixed = [
-        {name: np.array(value, np.float32) for name, value in dict(options, **facts(param.shape, param.size)).items()}
-        for param in params
+        {
+            name: np.array(value, np.float32)
+            for name, value in dict(options, **facts(param.shape, param.size, role)).items()
+        }
+        for param, role in zip(params, roles)
     ]
-    roles = [role_of(param.shape) for param in params]
     views = [view_of(param.shape, role, chunk) for param, role in zip(params, roles)]
     own = [functions[-1 if role in (1, 4) else 0] for role in roles]
     held = [
@@ -95,11 +88,12 @@ def main(models, task, out):
     options["pretrained"] = -1.0
     count = int(given["count"])
     params = [given["param." + str(i)] for i in range(count)]
+    roles = [int(given["role." + str(i)]) for i in range(count)]
     history = list(zip(*(given["grad." + str(i)] for i in range(count))))
     results = {}
     for level in LEVELS:
         functions = load_all(models, level)
-        for i, steps in enumerate(rollout(functions, params, history, options, int(given["chunk_length"]))):
+        for i, steps in enumerate(rollout(functions, params, roles, history, options, int(given["chunk_length"]))):
             results[level + "." + str(i)] = steps
     np.savez(out, **results)
     print(onnxruntime.__version__)

@@ -14,6 +14,7 @@ import pytest
 from mnemo_compile.exporters.onnx import OnnxExporter
 from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.program import compile_cell
+from mnemo_compile.step import describe, ROLES
 from mnemo_compile.verify import (
     AbstractExport,
     AbstractRollout,
@@ -81,7 +82,7 @@ class Recorded(AbstractExport):
         raise NotImplementedError
 
     def start(
-        self, params: Sequence[np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
+        self, params: Mapping[str, np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None
     ) -> AbstractRollout:
         return _Replay(self.results)
 
@@ -104,7 +105,9 @@ def test_the_oldest_runtime_takes_the_steps_of_the_cell(
     OnnxExporter().emit(freeze_small(3), compiled, tmp_path)
     reference = Reference(cell, compiled)
     history = reference.trajectory
-    task: dict[str, Any] = {f"param.{i}": param for i, param in enumerate(history.params)}
+    task: dict[str, Any] = {}
+    for i, (name, param) in enumerate(history.params.items()):
+        task |= {f"param.{i}": param, f"role.{i}": ROLES.index(describe(param.shape, name=name).role)}
     task |= {f"grad.{i}": np.stack([grads[i] for grads in history.grads]) for i in range(len(history.params))}
     options = {**history.options, "count": len(history.params), "chunk_length": cell.chunk_length}
     np.savez(tmp_path / "task.npz", **task, **options)
