@@ -55,6 +55,7 @@ def test_a_bundle_of_a_kind_that_is_not_there_says_so(ran: tuple[pathlib.Path, s
     assert "there is no kind of cell 'normalised-momentum'; there are adam, lstm, mnemosyne" in result.stderr
 
 
+@pytest.mark.slow
 def test_an_installed_package_brings_its_cell(ran: tuple[pathlib.Path, str], tmp_path: pathlib.Path) -> None:
     (tmp_path / "my_package.py").write_text(BLOCKS[0], encoding="utf-8")
     metadata = tmp_path / "my_package-1.0.dist-info"

@@ -105,7 +105,7 @@ def _update_tiles(cell: Any, groups: Groups) -> dict[str, Any]:
 
 def composition(cell: Any, groups: Groups) -> Composition:
     """What the direction of tiles is made of; the phases over tiles share it."""
-    return cell.compose(Tiles(groups["grad"], groups["memory"]), groups["context"])
+    return cell.compose(Tiles(groups["grad"], groups.get("memory", {})), groups["context"])
 
 
 def _next(

@@ -35,6 +35,7 @@ CELLS: dict[str, Callable[[], AbstractCell]] = {
     "mnemosyne-relu": lambda: learned_cell(kernel="relu"),
     "everything": lambda: cell_of("everything"),
     "prior": lambda: learned(cell_config({"kind": "mnemosyne", "network": False, "momentum": [0.9]}).build()),
+    "memoryless": lambda: learned(cell_config({"kind": "mnemosyne", "network": False, "momentum": []}).build()),
     "coordinate-wise": lambda: learned(
         cell_config({"kind": "mnemosyne", "coordinate_wise": ROLES, "prior": {"tile": 0}}).build()
     ),
@@ -43,8 +44,9 @@ CELLS: dict[str, Callable[[], AbstractCell]] = {
     "lstm": lambda: cell_config({"kind": "lstm", "seed": 5}).build(),
     "adam": lambda: cell_config({"kind": "adam"}).build(),
 }
-LONG = ("mnemosyne-relu", "coordinate-wise", "levels")
-LONG_IN = {"everything": ("onnx", "optax", "stablehlo"), "lstm": ("optax", "stablehlo")}
+LONG = ("mnemosyne-relu", "coordinate-wise", "levels", "everything")
+COMPILED = ("onnx", "optax", "stablehlo")
+LONG_IN = {"mnemosyne": COMPILED, "memoryless": COMPILED, "lstm": ("optax", "stablehlo")}
 
 
 class Subject:

@@ -20,7 +20,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reference.__init__, "__kwdefaults__", {"seed": 0, "steps": 6})
 
 
-@pytest.mark.parametrize("targets", [("torch", "onnx"), pytest.param(("optax", "stablehlo"), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", [("torch", "onnx"), ("optax", "stablehlo")])
 def test_exporting_twice_gives_the_same_bytes(
     frozen: FrozenCell, exported: pathlib.Path, tmp_path: pathlib.Path, targets: tuple[str, ...]
 ) -> None:

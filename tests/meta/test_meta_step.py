@@ -77,7 +77,7 @@ def test_the_average_is_the_mean_of_the_weights_and_later_a_discounted_one(confi
     assert not eqx.tree_equal(state.average, state.weights)
 
 
-@pytest.mark.parametrize("equal", [False, True])
+@pytest.mark.parametrize("equal", [pytest.param(False, marks=SLOW), True])
 def test_families_count_alike_however_large_their_meta_gradients(config: pathlib.Path, equal: bool) -> None:
     machine = MetaStep(load_config(str(config), (f"outer.equal_families={str(equal).lower()}", "outer.clip=1e9")))
     state = machine.init()
@@ -92,7 +92,8 @@ def test_families_count_alike_however_large_their_meta_gradients(config: pathlib
         assert float(optax.tree.norm(moved[0])) <= 0.1 + 1e-6
 
 
-@pytest.mark.parametrize("kind", ["persistent", pytest.param("evolution", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("kind", ["persistent", "evolution"])
 def test_other_estimators_run_from_the_configuration(config: pathlib.Path, kind: str) -> None:
     overrides = (f"estimator.kind={kind}", "estimator.truncations=2", "inner.restart=0.5", "inner.frozen=0.5")
     machine = MetaStep(load_config(str(config), overrides))

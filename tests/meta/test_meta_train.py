@@ -35,7 +35,7 @@ def test_a_run_leaves_bundle_metrics_events_and_curve(config: pathlib.Path, tmp_
     assert again.digest == frozen.digest and "--steps 6 --seed 4" in again.manifest.training.command
 
 
-@pytest.mark.slow
+@SLOW
 def test_minutes_and_steps_reach_the_same_weights(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
     timed = meta_train(str(config), tmp_path / "timed", minutes=0.01)
     steps = timed.manifest.training.meta_steps
@@ -43,7 +43,7 @@ def test_minutes_and_steps_reach_the_same_weights(config: pathlib.Path, tmp_path
     assert steps > 0 and counted.digest == timed.digest
 
 
-@pytest.mark.slow
+@SLOW
 def test_seeds_differ_and_one_seed_repeats(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
     digests = [meta_train(str(config), tmp_path / str(i), steps=3, seed=s).digest for i, s in enumerate((1, 1, 2))]
     assert digests[0] == digests[1] != digests[2]
@@ -93,7 +93,8 @@ def test_the_frozen_weights_have_the_lowest_recorded_score(config: pathlib.Path,
     assert figures[f"{name}, 4 steps: training loss"] == pytest.approx(best["validation_training_loss"][name], rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("truncated", marks=SLOW), "persistent"])
+@SLOW
+@pytest.mark.parametrize("kind", ["truncated", "persistent"])
 def test_only_named_weights_are_meta_trained(config: pathlib.Path, tmp_path: pathlib.Path, kind: str) -> None:
     overrides = (f"estimator.kind={kind}", 'outer.trains=["network.context.output", "direction.second_moment"]')
     before = cell_weights(load_config(str(config), overrides).cell.build())

@@ -66,6 +66,7 @@ def assert_same(given: Sequence[np.ndarray], expected: Sequence[np.ndarray], ste
         assert np.linalg.norm(x - y) <= 1e-5 * steps * np.linalg.norm(y) + 1e-12
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shapes=SHAPES,
@@ -100,6 +101,7 @@ def test_torch_takes_the_reference_steps(
     assert optimizer.skipped_steps == sum(kind in ("nan", "inf") for kind in history)
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shapes=SHAPES, history=HISTORIES, seed=st.integers(0, 2**16), total_steps=st.sampled_from([None, 100]))
 def test_optax_takes_the_reference_steps(

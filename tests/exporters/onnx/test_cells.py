@@ -29,7 +29,8 @@ from tests.exporters.one_tensor import assert_takes_the_steps, numbers_of, shape
 KINDS = ["normal", "zero", "huge", "tiny", "denormal", "sparse", "nan", "inf", "-inf"]
 
 
-CELLS = ["tracks", "levels", "tiled", "bare", "adam", "lstm"]
+CELLS = ["tiled", "bare", "adam", "lstm"]
+LONG = ["tracks", "levels", "mnemosyne"]
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def rollout(
     return held
 
 
-@pytest.mark.parametrize("kind", [*CELLS, pytest.param("mnemosyne", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [*CELLS, *(pytest.param(kind, marks=pytest.mark.slow) for kind in LONG)])
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=shapes(),
@@ -218,7 +219,7 @@ def test_a_model_has_only_the_inputs_that_something_needs(folder_of: Any) -> Non
     assert inputs("tiled", "update.onnx") == always | {"role", "memory.fast", "memory.slow", "memory.square"}
     assert inputs("tiled", "update_matrix.onnx") == always | {"memory.fast", "memory.slow"}
     assert inputs("tiled", "init_matrix.onnx") == {"param"}
-    assert {kind for kind in CELLS if (folder_of(kind) / "share.onnx").exists()} == {"levels"}
+    assert {kind for kind in [*CELLS, "levels"] if (folder_of(kind) / "share.onnx").exists()} == {"levels"}
 
 
 def test_the_example_in_the_readme_of_tensors_that_share_runs(

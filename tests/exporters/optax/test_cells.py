@@ -78,8 +78,8 @@ def assert_alike(slot: MemorySlot, array: np.ndarray, true: np.ndarray) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        *("tracks", "levels", "trio", "bare", "adam", "lstm", "tiled"),
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("mnemosyne", "everything")),
+        *("trio", "bare", "adam", "lstm", "tiled"),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("tracks", "levels", "mnemosyne", "everything")),
     ],
 )
 @settings(max_examples=5, deadline=None)
@@ -146,7 +146,7 @@ def assert_steps(kind: str, layout: Layout, params: Any, history: list[Any], ste
     return state
 
 
-@pytest.mark.parametrize("kind", ["levels", "tiled"])
+@pytest.mark.parametrize("kind", [pytest.param("levels", marks=pytest.mark.slow), "tiled"])
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**16))
 def test_roles_may_be_labels(named: Any, kind: str, seed: int) -> None:

@@ -179,12 +179,10 @@ def rollout(
 @pytest.mark.parametrize(
     "kind",
     [
-        "tracks",
-        "levels",
         "tiled",
         "adam",
         "lstm",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bare", "mnemosyne")),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("tracks", "levels", "bare", "mnemosyne")),
     ],
 )
 @settings(max_examples=6, deadline=None)
@@ -304,7 +302,7 @@ def test_what_padding_gives_does_not_leak(export_of: Any) -> None:
     assert all(np.all(np.isfinite(value)) for name, value in after.items() if name != "next.state.lowest")
 
 
-@pytest.mark.parametrize("kind", ["mnemosyne", "levels"])
+@pytest.mark.parametrize("kind", [pytest.param("mnemosyne", marks=pytest.mark.slow), "levels"])
 def test_the_example_in_the_readme_runs_alone(
     frozen: FrozenCell, tmp_path: pathlib.Path, export_of: Any, kind: str
 ) -> None:
