@@ -19,16 +19,17 @@ Few = Annotated[int, pydantic.Field(ge=1, le=8)]
 class StepsConfig(pydantic.BaseModel):
     """The step of each role.
 
-    A tiled matrix moves relative to its root mean square at the first step, and a vector relative to the larger of its
-    root mean square and 1. Others move relative to their present root mean square.
+    With tiles, matrices, convolutions and heads move relative to the usual root mean square of their size. A vector
+    moves relative to the larger of its present root mean square and 1, and others relative to the larger of their
+    present and the usual one.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     vector: Step = 0.012
-    matrix: Step = 0.085
+    matrix: Step = 0.17
     embedding: Step = 0.066
-    head: Step = 0.066
+    head: Step = 0.2
     convolution: Step = 0.12
 
 
@@ -47,6 +48,10 @@ class PriorConfig(pydantic.BaseModel):
     """Weight of this step's gradient in the direction, which is added to the gradient that memory recalls."""
     guard: Annotated[float, pydantic.Field(ge=0, le=2)] = 0.25
     """Power of the gradient's norm over its peak that steps shrink with."""
+    small_start: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.75
+    """Power of the first root mean square over the usual one that its steps grow with, if that is below 1."""
+    large_start: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0
+    """The same, if it is above 1."""
     warm_up: Fraction = 0.05
     """Fraction of the horizon over which the step grows from zero."""
     annealing: Literal["cosine", "linear"] = "linear"

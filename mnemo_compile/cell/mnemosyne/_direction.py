@@ -6,6 +6,7 @@ In a tile of a matrix the step takes the polar factor in the place of that divis
 from typing import NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._records import Chunks, Rows, Tensors, Tiles
@@ -44,13 +45,13 @@ class Direction(eqx.Module):
 
     memory: AbstractGradientMemory
     second_moment: SecondMoment
-    coefficients: tuple[float, ...] = eqx.field(static=True)
-    """The prior's coefficients for the read, this step's gradient, and each head but the first."""
+    nesterov: Float[Array, ""] | None
+    """The prior's coefficient for this step's gradient. None if that has no part in the prior's direction."""
 
     def __init__(self, memory: AbstractGradientMemory, second_moment: SecondMoment, nesterov: float):
         self.memory = memory
         self.second_moment = second_moment
-        self.coefficients = (1.0, nesterov, *(0.0,) * memory.heads)[: memory.heads + 1]
+        self.nesterov = jnp.array(nesterov) if nesterov and memory.heads else None
 
     def initial_state(self) -> InitialState:
         """The tensor's state before the first step."""
@@ -88,22 +89,18 @@ class Direction(eqx.Module):
         """The direction. `bend` holds the network's additions to the coefficients."""
         slope, heads = soft_clip(reading.signals.slope), reading.signals.heads
         terms = [reading.attended, *([slope] if heads else []), *heads[1:]]
+        prior = [1.0] if self.nesterov is None else [1.0, self.nesterov]
         if bend is None:
-            terms, coefficients = terms[: self._used], self.coefficients[: self._used]
+            terms, coefficients = terms[: len(prior)], prior
         else:
-            coefficients = [coefficient + bend[place] for place, coefficient in enumerate(self.coefficients)]
+            prior += [0.0] * (len(terms) - len(prior))
+            coefficients = [coefficient + bend[place] for place, coefficient in enumerate(prior)]
         return total([coefficient * term for coefficient, term in zip(coefficients, terms, strict=True)])
 
     def compose(self, tiles: Tiles, context: Rows) -> tuple[Tile, NamedRows]:
         """What the direction of tiles is made of, and their next memory."""
         attended, memory = self.memory.attend(tiles, context)
-        weight = self.coefficients[1] if self.memory.heads else 0.0
-        return attended + weight * tiles.grad, memory
-
-    @property
-    def _used(self) -> int:
-        """Terms whose coefficient is not zero in the prior."""
-        return len([coefficient for coefficient in self.coefficients if coefficient])
+        return attended if self.nesterov is None else attended + self.nesterov * tiles.grad, memory
 
 
 def _signals(chunks: Chunks, means: list[Grid], moment: Moment, context: Rows) -> Signals:

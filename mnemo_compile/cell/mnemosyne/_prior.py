@@ -71,8 +71,9 @@ class Guard(NamedTuple):
 class Prior(eqx.Module):
     """A hand-designed optimizer: the sizes of its steps, their schedule, and how they scale. Its numbers are weights.
 
-    A tiled matrix moves relative to the geometric mean of its root mean square at the first step and the usual one.
-    So a matrix that has grown takes no larger steps, which would make it grow further.
+    Tiled matrices and heads move relative to the usual root mean square of their size. One that starts smaller, as on
+    purpose before sines, moves less. One that starts larger, or has grown, takes no larger steps, which would make it
+    grow further.
     """
 
     log_steps: Float[Array, " roles"]
@@ -85,6 +86,9 @@ class Prior(eqx.Module):
     """Logarithm of the fraction of the step that remains at the horizon and after it."""
     guard_power: Float[Array, ""]
     """Power of the gradient's norm over its peak that steps shrink with."""
+    start_powers: Float[Array, "2"]
+    """Powers of the first root mean square over the usual one that its steps grow with: below 1, and
+    above it."""
     anneal: Callable[[PerTensor], PerTensor] = eqx.field(static=True)
     """Fraction of the step that remains, from the progress."""
     is_tiled: bool = eqx.field(static=True)
@@ -95,6 +99,7 @@ class Prior(eqx.Module):
         self.log_warm_up = jnp.array(math.log(config.warm_up))
         self.log_last = jnp.array(math.log(config.last_step))
         self.guard_power = jnp.array(config.guard)
+        self.start_powers = jnp.array([config.small_start, config.large_start])
         self.anneal = {"cosine": cosine, "linear": linear}[config.annealing]
         self.is_tiled = config.tile > 0
 
@@ -152,8 +157,9 @@ class Prior(eqx.Module):
         reference = jnp.where(_is_among(role, ("vector",)), jnp.maximum(rms, 1), jnp.maximum(rms, usual))
         if self.is_tiled:
             # A tensor that starts at zero has no size of its own.
-            geometric = jnp.sqrt(jnp.where(first_rms < LEAST_REFERENCE * usual, usual, first_rms) * usual)
-            reference = jnp.where(_is_among(role, TILED), geometric, reference)
+            start = jnp.log(jnp.where(first_rms < LEAST_REFERENCE * usual, usual, first_rms) / usual)
+            power = jnp.where(start < 0, self.start_powers[0], self.start_powers[1])
+            reference = jnp.where(_is_among(role, (*TILED, "head")), usual * jnp.exp(power * start), reference)
         log_step = total([self.log_steps[i] * (role == i).astype(role.dtype) for i in range(len(ROLES))])
         step = jnp.exp(log_step) * reference * factor * self.timing(tensors.clock, age).schedule
         has_begun = ((age > 0) | (tensors.moments["square"] > 0)).astype(age.dtype)

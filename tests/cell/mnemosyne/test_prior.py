@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mnemo_compile.cell import AbstractCell, cell_config
+from mnemo_compile.step import reference
 from tests.helpers import normal, trajectory
 from tests.step.polynomials import true_polar
 
@@ -20,7 +21,9 @@ MATRIX, EMBEDDING, VECTOR = 0, 1, 2
 SHAPES = [(6, 5), (64, 2), (20,)]
 """One set of shapes, so that the step of each cell is compiled once."""
 STEPS = {"matrix": 0.12, "embedding": 0.066, "vector": 0.012}
-SETTINGS = {"steps": STEPS, "pretrained": 0.25, "warm_up": 0.1, "last_step": 0.01}
+SMALL_START, LARGE_START = 0.75, 0.25
+STARTS = {"small_start": SMALL_START, "large_start": LARGE_START}
+SETTINGS = {"steps": STEPS, "pretrained": 0.25, "warm_up": 0.1, "last_step": 0.01, **STARTS}
 FEW = hypothesis.settings(max_examples=5, deadline=None)
 SEEDS = st.integers(0, 2**16)
 TOTALS = st.sampled_from([0, 1, 4, 30])
@@ -61,9 +64,10 @@ def usual(shape: tuple[int, ...]) -> float:
 
 
 def matrix_reference(start: jax.Array) -> float:
-    """The geometric mean of the first root mean square and the usual one; the usual one for a start near zero."""
+    """The usual root mean square, times a power of what the first one is of it; the usual one for a start near zero."""
     own, other = rms(start), usual(start.shape)
-    return math.sqrt((other if own < 0.02 * other else own) * other)
+    excess = 1 if own < 0.02 * other else own / other
+    return other * excess ** (SMALL_START if excess < 1 else LARGE_START)
 
 
 def schedule(step: int, total: int, annealing: str = "cosine") -> float:
@@ -246,6 +250,22 @@ def test_the_guard_shrinks_the_steps_of_a_tensor_whose_gradients_have_shrunk(see
         ratio = norm / weight / peak
     assert_moves(last[1][MATRIX], ratio**0.5 * last[0][MATRIX], np.asarray(params[MATRIX]))
     assert_moves(last[1][VECTOR], last[0][VECTOR], np.asarray(params[VECTOR]))
+
+
+@pytest.mark.parametrize("is_tiled", [True, False])
+def test_a_head_moves_relative_to_its_start_where_matrices_do(is_tiled: bool) -> None:
+    """Without tiles it moves relative to its present root mean square, as an embedding does."""
+    shapes, (start, grad) = [(7, 12)], (normal(seed, [(7, 12)], 3.0)[0] for seed in range(2))
+    steps = {**STEPS, "head": 0.1}
+    settings = {**SETTINGS, "steps": steps, "nesterov": 0.0, **({} if is_tiled else {"tile": 0})}
+    cell = cell_config({"kind": "mnemosyne", "network": False, "momentum": [0.9], "prior": settings}).build()
+    layout = reference.layout_of(cell, shapes, ["head.weight"])
+    state, zero = reference.init(cell, layout), {"total_steps": 0.0, "pretrained": 0.0}
+    packed = [reference.pack(layout, [value]) for value in (start, grad)]
+    after, _ = reference.step(cell, layout, *packed, state, lr=1.0, **zero)
+    moved = np.asarray(reference.unpack(layout, after)[0] - start)
+    size = 0.1 * (matrix_reference(start) if is_tiled else max(rms(start), usual((7, 12)))) / 20
+    assert_moves(moved, -size * np.sign(grad), np.asarray(start))
 
 
 def test_a_start_at_zero_moves_by_the_usual_size() -> None:
