@@ -261,8 +261,8 @@ def test_a_head_moves_relative_to_its_start_where_matrices_do(is_tiled: bool) ->
     cell = cell_config({"kind": "mnemosyne", "network": False, "momentum": [0.9], "prior": settings}).build()
     layout = reference.layout_of(cell, shapes, ["head.weight"])
     state, zero = reference.init(cell, layout), {"total_steps": 0.0, "pretrained": 0.0}
-    packed = [reference.pack(layout, [value]) for value in (start, grad)]
-    after, _ = reference.step(cell, layout, *packed, state, lr=1.0, **zero)
+    param, packed = (reference.pack(layout, [value]) for value in (start, grad))
+    after, _ = reference.step(cell, layout, param, packed, state, lr=1.0, **zero)
     moved = np.asarray(reference.unpack(layout, after)[0] - start)
     size = 0.1 * (matrix_reference(start) if is_tiled else max(rms(start), usual((7, 12)))) / 20
     assert_moves(moved, -size * np.sign(grad), np.asarray(start))
