@@ -33,6 +33,9 @@ HARMLESS = {
     "a factor of all features of a query or of all keys, which the quotient cancels": r"random_features|0\.7071",
     "a floor of the normalisers, which at first multiplies memory that is zero": r"min=0\.1\)|0\.1000000|, 0\.1\)",
     "the least horizon, below which there is no step": r"horizon = ",
+    "the step of a role that the function does not serve, and the phase does": (
+        r"update\.onnx: derived\.log_step_[25]$|update_matrix\.onnx: derived\.log_step(_[34])?$"
+    ),
     "how many tensors a shape has, which is one here and many in phases": r"update\.onnx: constant\.int64\.1\.2_0_1$",
 }
 """Numbers that may be others, and how they are found."""
