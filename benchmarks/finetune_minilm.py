@@ -60,7 +60,7 @@ class Classifier(nn.Module):
 def main() -> None:
     """Prints validation loss and accuracy of each optimizer, as the mean over seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--refs", nargs="+", default=["mnemosyne-base"])
+    parser.add_argument("--refs", nargs="*", default=["mnemosyne-base"])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--pretrained", choices=["seen", "yes", "no"], default="seen", help="what the cell is told")
     parser.add_argument("--rates", type=float, nargs="*", default=list(RATES), help="of AdamW")
