@@ -111,9 +111,9 @@ def matrix_product(subscripts: str) -> tuple[bool, bool] | None:
     if len(letters) != 2 or [len(each) for each in (*letters, result)] != [3, 3, 3]:
         return None
     batch, row, column = result
-    (shared,) = set(letters[0]) - {batch, row} or {""}
+    shared = "".join({*letters[0]} - {*result})
     left, right = (batch + row + shared, batch + shared + row), (batch + shared + column, batch + column + shared)
-    if letters[0] not in left or letters[1] not in right or len({batch, row, shared, column}) != 4:
+    if letters[0] not in left or letters[1] not in right or len({*result, *shared}) != 4:
         return None
     return letters[0] == left[1], letters[1] == right[1]
 

@@ -1,5 +1,6 @@
 """The table of primitives: a row's meaning, types and traits agree."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mnemo_compile.program import (
     Equation,
     evaluate,
     Literal,
+    matrix_product,
     PRIMITIVES,
     Program,
     Trait,
@@ -88,3 +90,21 @@ def test_a_contraction_has_the_shape_of_its_letters() -> None:
     equation = Equation("einsum", (left, right), (out,), {"subscripts": "ab,cb->ac"}, "_cell.py:1")
     check(Program("p", (left, right), (), (equation,), (("y", out),)), "test")
     assert PRIMITIVES["einsum"].operations(equation) == 2 * 3 * 4
+
+
+def test_a_batched_matrix_product_is_told_from_other_contractions() -> None:
+    sizes, places = {"a": 2, "b": 3, "c": 4, "d": 5}, list(itertools.permutations("abcd", 3))
+    for left, right in itertools.product(places, places):
+        subscripts = f"{''.join(left)},{''.join(right)}->abd"
+        is_product = (left[0], {*left[1:]}, right[0], {*right[1:]}) == ("a", {"b", "c"}, "a", {"c", "d"})
+        turned = matrix_product(subscripts)
+        assert (turned is not None) == is_product, subscripts
+        if turned is not None:
+            factors = [np.random.default_rng(0).normal(size=[sizes[k] for k in letters]) for letters in (left, right)]
+            one, other = (np.swapaxes(x, 1, 2) if flips else x for x, flips in zip(factors, turned, strict=True))
+            np.testing.assert_allclose(one @ other, np.einsum(subscripts, *factors), atol=1e-12)
+
+
+@pytest.mark.parametrize("subscripts", ["abc,dbc->dac", "ab,bc->ac", "abc,abc->abc", "abc->abc", "abc,dec->abd"])
+def test_what_is_no_batched_matrix_product_is_none(subscripts: str) -> None:
+    assert matrix_product(subscripts) is None

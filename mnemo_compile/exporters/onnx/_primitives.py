@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from ...program import Equation, Literal
+from ...program import Equation, Literal, matrix_product
 from ._builder import Builder, data_type, Lowering
 
 _REDUCTIONS = {"sum": "ReduceSum", "max": "ReduceMax", "min": "ReduceMin"}
@@ -164,12 +164,10 @@ def _einsum(b: Builder, equation: Equation, inputs: list[ir.Value]) -> ir.Value:
             return b.op("MatMul", *inputs)
         if others[0] == columns + contracted:
             return b.op("MatMul", inputs[0], b.op("Transpose", inputs[1], perm=(1, 0)))
-    if len(left) == 3 and len(others) == 1 and result[:2] == left[:2] and len(result) == 3:
-        row, column = left[0], result[2]
-        if others[0] == row + contracted + column:
-            return b.op("MatMul", *inputs)
-        if others[0] == row + column + contracted:
-            return b.op("MatMul", inputs[0], b.op("Transpose", inputs[1], perm=(0, 2, 1)))
+    turned = matrix_product(subscripts)
+    if turned is not None:
+        factors = zip(inputs, turned, strict=True)
+        return b.op("MatMul", *(b.op("Transpose", x, perm=(0, 2, 1)) if is_turned else x for x, is_turned in factors))
     return b.op("Einsum", *inputs, equation=subscripts)
 
 

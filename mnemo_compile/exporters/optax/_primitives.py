@@ -1,6 +1,6 @@
 """Each primitive as a jax.numpy expression."""
 
-from ...program import Equation
+from ...program import Equation, is_of_tiles
 from ..python import infix, Renderer, sizes
 
 
@@ -27,7 +27,7 @@ def _reduce(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
 
 def _einsum(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
     """The precision of products of tiles is an option."""
-    if any(isinstance(size, str) and size != "rows" for operand in equation.inputs for size in operand.shape):
+    if is_of_tiles(equation):
         return f'einsum("{equation.params["subscripts"]}", {", ".join(inputs)})'
     return f'jnp.einsum("{equation.params["subscripts"]}", {", ".join(inputs)}, precision="highest")'
 

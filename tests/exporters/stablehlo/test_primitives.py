@@ -63,7 +63,10 @@ def test_a_primitive_computes_what_it_means(target: str, case: Any, bare: Compil
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("subscripts", ["ab,cb->ac", "abc,dc->abd", "ab,bcd->acd", "abc,adb->acd", "ab,ab->a"])
+@pytest.mark.parametrize(
+    "subscripts",
+    ["ab,cb->ac", "abc,dc->abd", "ab,bcd->acd", "abc,adb->acd", "acb,acd->abd", "dbc,abc->acd", "ab,ab->a"],
+)
 def test_a_contraction_computes_what_it_means(target: str, subscripts: str, bare: CompiledCell) -> None:
     sizes = {"a": 5, "b": 3, "c": 4, "d": 2}
     left, right, result = subscripts.replace("->", ",").split(",")
