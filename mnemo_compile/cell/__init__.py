@@ -16,6 +16,7 @@ from ._moments import sum_of_squares as sum_of_squares
 from ._records import (
     Chunks as Chunks,
     Composition as Composition,
+    has_role as has_role,
     Rows as Rows,
     Tensors as Tensors,
     Tiles as Tiles,

@@ -1,12 +1,22 @@
 """The records that a cell's methods take: rows of chunks, and rows of tensors."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from ..step import Role, ROLES
 
 Rows = Mapping[str, Float[Array, "..."]]
 """Named arrays whose leading axis counts chunks, or tensors."""
+
+
+def has_role(role: Float[Array, " rows"], roles: Sequence[Role]) -> Bool[Array, " rows"]:
+    """Whether each row's role, which is a place in `ROLES`, is one of these."""
+    matches = [role == ROLES.index(each) for each in roles]
+    return functools.reduce(jnp.logical_or, matches or [jnp.zeros(role.shape, bool)])
 
 
 class Chunks(eqx.Module):

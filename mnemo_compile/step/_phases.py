@@ -1,15 +1,13 @@
 """What each phase of the plan computes from a cell: a function from groups of rows to groups of rows."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..cell import AbstractCell, Chunks, Composition, OPTIONAL, Tensors, Tiles
-from ._layout import Role, ROLES
+from ..cell import AbstractCell, Chunks, Composition, has_role, OPTIONAL, Tensors, Tiles
 from ._plan import Phase, PLAN
 from ._polar import polar
 from ._rounding import dithered, thresholds
@@ -78,7 +76,7 @@ def _update(cell: AbstractCell, groups: Groups) -> dict[str, Any]:
         if slot.dtype == "bfloat16":
             rows = dithered(rows, thresholds(rows.shape[1:], step, place))
         if slot.roles is not None:
-            rows = _where_rows(_has_role(groups["shape"]["role"], slot.roles), rows, 0.0)
+            rows = _where_rows(has_role(groups["shape"]["role"], slot.roles), rows, 0.0)
         rounded[slot.name] = rows
     return _next(cell, groups, direction, rounded)
 
@@ -130,10 +128,6 @@ _FUNCTIONS: dict[str, Callable[[AbstractCell, Groups], dict[str, Any]]] = {
     "orthogonalise": _orthogonalise,
     "update_tiles": _update_tiles,
 }
-
-
-def _has_role(role: Float[Array, " rows"], roles: Sequence[Role]) -> Bool[Array, " rows"]:
-    return functools.reduce(jnp.logical_or, [role == ROLES.index(each) for each in roles], jnp.zeros(role.shape, bool))
 
 
 def _where_rows(

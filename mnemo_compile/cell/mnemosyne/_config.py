@@ -49,9 +49,9 @@ class PriorConfig(pydantic.BaseModel):
     guard: Annotated[float, pydantic.Field(ge=0, le=2)] = 0.25
     """Power of the gradient's norm over its peak that steps shrink with."""
     small_start: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.75
-    """Power of the first root mean square over the usual one that its steps grow with, if that is below 1."""
+    """Steps of a tensor grow with this power of its first root mean square over the usual one, if that is below 1."""
     large_start: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0
-    """The same, if it is above 1."""
+    """The same power where the first root mean square is above the usual one."""
     warm_up: Fraction = 0.05
     """Fraction of the horizon over which the step grows from zero."""
     annealing: Literal["cosine", "linear"] = "linear"

@@ -3,17 +3,16 @@
 Its direction is in `_direction.py`.
 """
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...step import Role, ROLES, TILED
-from .._records import Rows, Tensors
+from ...step import ROLES, TILED
+from .._records import has_role, Rows, Tensors
 from ._config import PriorConfig
 from ._numbers import TINY, total
 from ._types import Grid, InitialState, NamedRows, PerTensor
@@ -87,8 +86,7 @@ class Prior(eqx.Module):
     guard_power: Float[Array, ""]
     """Power of the gradient's norm over its peak that steps shrink with."""
     start_powers: Float[Array, "2"]
-    """Powers of the first root mean square over the usual one that its steps grow with: below 1, and
-    above it."""
+    """Powers of the first root mean square over the usual one that steps grow with: below 1, and above 1."""
     anneal: Callable[[PerTensor], PerTensor] = eqx.field(static=True)
     """Fraction of the step that remains, from the progress."""
     is_tiled: bool = eqx.field(static=True)
@@ -154,12 +152,12 @@ class Prior(eqx.Module):
         is_pretrained = jnp.where(option < 0, pretrained, option)
         factor = jnp.exp(self.log_pretrained * is_pretrained + self.guard_power * guard.log_ratio)
         role = tensors.shape["role"]
-        reference = jnp.where(_is_among(role, ("vector",)), jnp.maximum(rms, 1), jnp.maximum(rms, usual))
+        reference = jnp.where(has_role(role, ("vector",)), jnp.maximum(rms, 1), jnp.maximum(rms, usual))
         if self.is_tiled:
             # A tensor that starts at zero has no size of its own.
             start = jnp.log(jnp.where(first_rms < LEAST_REFERENCE * usual, usual, first_rms) / usual)
             power = jnp.where(start < 0, self.start_powers[0], self.start_powers[1])
-            reference = jnp.where(_is_among(role, (*TILED, "head")), usual * jnp.exp(power * start), reference)
+            reference = jnp.where(has_role(role, (*TILED, "head")), usual * jnp.exp(power * start), reference)
         log_step = total([self.log_steps[i] * (role == i).astype(role.dtype) for i in range(len(ROLES))])
         step = jnp.exp(log_step) * reference * factor * self.timing(tensors.clock, age).schedule
         has_begun = ((age > 0) | (tensors.moments["square"] > 0)).astype(age.dtype)
@@ -183,10 +181,6 @@ def linear(progress: PerTensor) -> PerTensor:
     return 1 - progress
 
 
-def _is_among(role: PerTensor, roles: Sequence[Role]) -> Array:
-    return functools.reduce(jnp.logical_or, [role == ROLES.index(each) for each in roles])
-
-
 def _is_trained_gain(tensors: Tensors) -> PerTensor:
     """1 for a vector of enough entries of one sign and roughly one size that are not all the same."""
     count, moments = tensors.shape["coordinates"], tensors.moments
@@ -194,4 +188,4 @@ def _is_trained_gain(tensors: Tensors) -> PerTensor:
     variance = moments["param_square"] / count - mean * mean
     is_gain = (variance < 0.25 * mean * mean) & (variance > GAIN_SPREAD * mean * mean)
     is_gain &= count >= LEAST_GAINS
-    return (is_gain & _is_among(tensors.shape["role"], ("vector",))).astype(count.dtype)
+    return (is_gain & has_role(tensors.shape["role"], ("vector",))).astype(count.dtype)
