@@ -59,7 +59,13 @@ def of_cell(cell: AbstractCell, digest: str, multipliers: Sequence[float]) -> Op
 
 def _numbers(make: Make, weights: Any) -> list[float]:
     """Sizes of a few updates, which tell whether the code of a cell computes what it did."""
-    shapes = {"embedding.weight": (24, 8), "body.weight": (12, 20), "body.bias": (20,), "conv.weight": (3, 3, 4, 6)}
+    shapes = {
+        "embedding.weight": (24, 8),
+        "body.weight": (12, 20),
+        "body.bias": (20,),
+        "conv.weight": (3, 3, 4, 6),
+        "head.weight": (8, 10),
+    }
     tensors = [Tensor(shape, 0.1, name=name) for name, shape in shapes.items()]
     random = np.random.default_rng(0)
     params, *grads = (

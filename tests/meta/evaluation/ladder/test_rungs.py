@@ -3,10 +3,12 @@
 import math
 import pathlib
 
+import click
 import pytest
 
+from mnemo_compile.cli._eval import evaluate
 from mnemo_compile.errors import UsageError
-from mnemo_compile.meta.evaluation.ladder import is_ladder, Ladder, LARGE, load_ladder, Rung
+from mnemo_compile.meta.evaluation.ladder import CHOICES, is_ladder, Ladder, LARGE, load_ladder, Rung
 from mnemo_compile.meta.evaluation.ladder._rungs import select
 
 AXES = {
@@ -106,3 +108,8 @@ def test_a_rung_that_is_not_there(ladder: Ladder) -> None:
         select(ladder, "report", ["line"])
     with pytest.raises(UsageError, match="cannot read"):
         load_ladder("no-such-file.toml")
+
+
+def test_the_command_line_offers_every_choice_of_rungs() -> None:
+    (option,) = [option for option in evaluate.params if option.name == "rungs"]
+    assert isinstance(option.type, click.Choice) and tuple(option.type.choices) == CHOICES
