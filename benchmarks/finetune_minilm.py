@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--refs", nargs="*", default=["mnemosyne-base"])
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--pretrained", choices=["seen", "yes", "no"], default="seen", help="what the cell is told")
+    parser.add_argument("--pretrained", choices=["seen", "yes", "no"], default="seen", help="the cell's option")
     parser.add_argument("--rates", type=float, nargs="*", default=list(RATES), help="of AdamW")
     arguments = parser.parse_args()
     transformers: Any = importlib.import_module("transformers")
@@ -102,10 +102,11 @@ def main() -> None:
         loss, accuracy = np.mean(results, axis=0)
         print(f"{name}: loss {loss:.3f}, accuracy {accuracy:.1%}", flush=True)
 
-    told = {"seen": None, "yes": True, "no": False}[arguments.pretrained]
+    pretrained = {"seen": None, "yes": True, "no": False}[arguments.pretrained]
     for ref in arguments.refs:
         ours = mnemo.to_torch(ref)
-        report(ref, lambda m, o=ours: o(m.named_parameters(), total_steps=steps, pretrained=told), has_schedule=False)
+        options = {"total_steps": steps, "pretrained": pretrained}
+        report(ref, lambda m, o=ours: o(m.named_parameters(), **options), has_schedule=False)
     for rate in arguments.rates:
         report(f"AdamW {rate:g}", lambda m, r=rate: torch.optim.AdamW(m.parameters(), lr=r), has_schedule=True)
 

@@ -16,6 +16,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 WHEELS = (
     "equinox",
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
     out: pathlib.Path = arguments.out
     os.environ["MNEMO_CACHE"] = str(out / "cache")
     # Compiled programs are large, and of no use elsewhere.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path("/tmp") / "programs"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "programs"))
     package, minutes = [sys.executable, "-m"], ["--minutes", str(arguments.minutes)]
     if arguments.baselines:
         ladder = [*([arguments.ladder] if arguments.ladder else []), "--rungs", "large", "--in-cache"]

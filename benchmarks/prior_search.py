@@ -1,6 +1,6 @@
 """How whole trainings respond to the prior's numbers, on `valid` and on the ladder's half for choosing.
 
-python -m benchmarks.prior_search base --out search                     # the design: each number at half and double
+python -m benchmarks.prior_search base --out search                     # the design: each number lower and higher
 python -m benchmarks.prior_search base --out search --number steps.matrix=0.2,guard=0.3 --task decoder mlp-digits
 python -m benchmarks.prior_search base --out search --show              # the table of what there is
 
@@ -123,7 +123,9 @@ def of_rung(rung: Rung) -> Problem:
 
     def train(cell: AbstractCell) -> Outcome:
         weights, rest = eqx.partition(cell, eqx.is_array)
-        trainer = trainers.setdefault(repr(rest), Trainer(rung, of_cell(cell, "", (1.0,))))
+        if repr(rest) not in trainers:
+            trainers[repr(rest)] = Trainer(rung, of_cell(cell, "", (1.0,)))
+        trainer = trainers[repr(rest)]
         trainer.optimizer = trainer.optimizer._replace(weights=weights)
         done = trainer.run(1.0)
         numbers = [np.nan if value is None else value for value in [*done.curve, done.validation_loss]]
