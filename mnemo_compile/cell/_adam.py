@@ -13,6 +13,9 @@ from ._interface import AbstractCell
 from ._moments import sum_of_squares
 from ._records import Chunks, Rows, Tensors
 
+LEAST = 2.0**-126
+"""Float32's least normal number. Under a root, it keeps meta-gradients finite where a coordinate has no gradient."""
+
 Discount = Annotated[float, pydantic.Field(ge=0, lt=1)]
 
 
@@ -82,7 +85,8 @@ class Adam(AbstractCell):
         second = second + self.second_gap * (grad * grad - second)
         unbiased_first = first * context["unbias_first"][:, None]
         unbiased_second = second * context["unbias_second"][:, None]
-        direction = self.learning_rate * (unbiased_first / (jnp.sqrt(unbiased_second) + self.epsilon))
+        root = jnp.sqrt(unbiased_second + LEAST)
+        direction = self.learning_rate * (unbiased_first / (root + self.epsilon))
         return direction, {"first": first, "second": second}
 
     def decay(self, context: Rows, clock: Rows) -> Float[Array, " rows"]:

@@ -1,11 +1,13 @@
 """Adam and the LSTM optimizer are what their papers say."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
 
-from mnemo_compile.cell import AdamConfig, LSTMConfig
+from mnemo_compile.cell import AbstractCell, AbstractCellConfig, AdamConfig, LSTMConfig
 from tests.helpers import trajectory
 
 SHAPES = [(), (7,), (33, 5), (1200,)]
@@ -71,3 +73,18 @@ def test_the_lstm_is_two_layers_of_torchs_lstm_on_the_papers_features() -> None:
 
     params_after, _ = trajectory(cell, [(9,)], [jnp.zeros(9)], [[jnp.asarray(grad)] for grad in grads])
     np.testing.assert_allclose(np.asarray(params_after[0]), param, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [AdamConfig(), LSTMConfig()], ids=lambda config: config.kind)
+def test_meta_gradients_are_finite_where_coordinates_have_no_gradient(config: AbstractCellConfig) -> None:
+    @eqx.filter_grad
+    def meta_gradient(arguments: tuple[AbstractCell, list[list[jax.Array]]]) -> jax.Array:
+        cell, grads = arguments
+        params, _ = trajectory(cell, SHAPES, grads[0], grads)
+        return sum((jnp.sum(jnp.square(param)) for param in params), jnp.zeros(()))
+
+    grads = [[grad.at[..., :3].set(0) if grad.size > 3 else grad for grad in step] for step in history(3)]
+    of_cell, of_grads = meta_gradient((config.build(), grads))
+    weights = jax.tree.leaves((of_cell, of_grads))
+    assert all(jnp.isfinite(weight).all() for weight in weights)
+    assert any(jnp.any(weight != 0) for weight in jax.tree.leaves(of_cell))
