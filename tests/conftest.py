@@ -10,6 +10,7 @@ import pytest
 
 from mnemo_compile.cell import cell_config, cell_weights, with_weights
 from mnemo_compile.frozen import freeze, FrozenCell, save, Training
+from mnemo_compile.verify import Reference
 
 SMALL = {"kind": "mnemosyne", "token": 4, "meta_tokens": 2, "random_features": 2, "context": 4, "hidden": 2}
 """A cell with as few weights as one can have."""
@@ -76,3 +77,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("MNEMO_CACHE", str(folder))
     monkeypatch.delenv("MNEMO_OFFLINE", raising=False)
     return folder
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short trajectory, for tests that are not about its length."""
+    monkeypatch.setattr(Reference.__init__, "__kwdefaults__", {"seed": 0, "steps": 6})

@@ -39,7 +39,8 @@ def run(arguments: list[str], folder: pathlib.Path) -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize("name", ["mnemosyne-tiny", pytest.param("mnemosyne-small", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnemosyne-tiny", "mnemosyne-small"])
 def test_a_cell_of_the_zoo_is_exported_and_agrees(installed: pathlib.Path, name: str) -> None:
     result = run([*MNEMO, "export", name, "--target", "numpy", "--out", name, "--json"], installed)
     assert result.returncode == 0, result.stderr

@@ -305,6 +305,7 @@ def test_export(run, stub, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None
     assert found == [report("onnx").model_dump(mode="json") | {"passed": True}]
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_program_is_shown_after_a_pass(run, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
     outcome = run("export", bundle, "--target", "torch", "--out", tmp_path / "out", "--print-after", "canonicalise")
     assert outcome.code == 0, outcome.err
@@ -318,6 +319,7 @@ def test_the_program_is_shown_after_a_pass(run, bundle: pathlib.Path, tmp_path: 
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_export_is_verified_again_where_it_is(run, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
     out = tmp_path / "out"
     assert run("export", bundle, "--target", "torch", "--target", "onnx", "--out", out).code == 0

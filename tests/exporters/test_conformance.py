@@ -46,7 +46,12 @@ CELLS: dict[str, Callable[[], AbstractCell]] = {
 }
 LONG = ("mnemosyne-relu", "coordinate-wise", "levels", "everything")
 COMPILED = ("onnx", "optax", "stablehlo")
-LONG_IN = {"mnemosyne": COMPILED, "memoryless": COMPILED, "lstm": ("optax", "stablehlo")}
+LONG_IN = {
+    "mnemosyne": COMPILED,
+    "memoryless": COMPILED,
+    "lstm": ("optax", "stablehlo"),
+    "tiled": ("optax", "stablehlo"),
+}
 
 
 class Subject:

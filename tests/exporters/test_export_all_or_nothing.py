@@ -7,17 +7,10 @@ import pytest
 from mnemo_compile.errors import MnemoError, UsageError
 from mnemo_compile.exporters import export, targets
 from mnemo_compile.frozen import FrozenCell
-from mnemo_compile.verify import Reference
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A short trajectory, for tests that are not about its length."""
-    monkeypatch.setattr(Reference.__init__, "__kwdefaults__", {"seed": 0, "steps": 6})
 
 
 @pytest.mark.slow
@@ -34,7 +27,7 @@ def test_exporting_twice_gives_the_same_bytes(
 
 @pytest.mark.usefixtures("quick")
 def test_a_failing_verification_writes_nothing(
-    frozen: FrozenCell, exported: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    frozen: FrozenCell, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     export(frozen, ["torch"], out)

@@ -50,7 +50,7 @@ def test_seeds_differ_and_one_seed_repeats(config: pathlib.Path, tmp_path: pathl
 
 
 def test_ten_meta_gradients_in_a_row_that_are_not_finite_stop_the_run_with_a_reason(
-    config: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    adam: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = MetaStep.__init__
 
@@ -70,15 +70,15 @@ def test_ten_meta_gradients_in_a_row_that_are_not_finite_stop_the_run_with_a_rea
     monkeypatch.setattr(MetaStep, "__init__", poisoned)
     out = tmp_path / "run"
     with pytest.raises(MnemoError, match="not finite 10 times in a row, up to meta-step 23; lower") as caught:
-        meta_train(str(config), out, steps=40)
+        meta_train(str(adam), out, steps=40)
     assert "\n" not in str(caught.value) and not (out / "bundle").exists()
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [r["skipped"] for r in records if "objective" in r][-1] == 19
 
 
-def test_the_frozen_weights_have_the_lowest_recorded_score(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_the_frozen_weights_have_the_lowest_recorded_score(adam: pathlib.Path, tmp_path: pathlib.Path) -> None:
     overrides = ("outer.validate_every=1", "outer.learning_rate=0.3")
-    frozen = meta_train(str(config), tmp_path / "run", steps=6, overrides=overrides)
+    frozen = meta_train(str(adam), tmp_path / "run", steps=6, overrides=overrides)
     records = [r for r in read_metrics(tmp_path / "run/metrics.jsonl") if "validation_score" in r]
     scores = []
     for record in records:

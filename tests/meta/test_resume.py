@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
 from mnemo_compile.frozen import load_bundle
 from mnemo_compile.meta import meta_train
+from mnemo_compile.meta.monitor import read_metrics
 
 STEPS = 40
 
@@ -69,12 +71,12 @@ def test_killed_at_random_moments_and_resumed(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interruption_saves_and_says_how_to_go_on(
-    config: pathlib.Path, tmp_path: pathlib.Path, number: signal.Signals
+    adam: pathlib.Path, tmp_path: pathlib.Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "a run"
-    overrides = ("--set", "outer.validate_every=7", "--set", 'outer.trains=["network.context.output"]')
+    overrides = ("--set", "outer.validate_every=7", "--set", 'outer.trains=["learning_rate"]')
     more = ("--steps", "100000", "--seed", "3", *overrides)
-    process = start(config, out, *more)
+    process = start(adam, out, *more)
     wait_for(process, out, 5)
     process.send_signal(number)
     messages = process.communicate()[1]
@@ -84,7 +86,7 @@ def test_interruption_saves_and_says_how_to_go_on(
     # What it says to go on with is what it was started with, word for word as a shell takes it.
     (command,) = (line.partition("go on with: ")[2] for line in messages.splitlines() if "go on with: " in line)
     words = shlex.split(command)
-    assert words[:3] == ["mnemo", "meta-train", str(config)]
+    assert words[:3] == ["mnemo", "meta-train", str(adam)]
     assert sorted(words[3:]) == sorted(["--out", str(out), "--resume", *more])
 
     words[words.index("100000")] = str(saved + 2)
@@ -94,11 +96,16 @@ def test_interruption_saves_and_says_how_to_go_on(
     assert load_bundle(out / "bundle").manifest.training.meta_steps == saved + 2
 
 
-def test_a_finished_run_made_longer_is_the_longer_run(config: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_a_finished_run_made_longer_is_the_longer_run(adam: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """What is validated at its end has no say in which weights the longer one keeps."""
+
+    def score(out: pathlib.Path) -> float:
+        return [r for r in read_metrics(out / "metrics.jsonl") if "validation_score" in r][-1]["validation_score"]
+
     # With steps this large the averages get worse, so that an early one would be kept.
-    overrides = ("outer.learning_rate=0.3",)
-    whole = meta_train(str(config), tmp_path / "whole", steps=8, overrides=overrides)
-    meta_train(str(config), tmp_path / "longer", steps=3, overrides=overrides)
-    longer = meta_train(str(config), tmp_path / "longer", steps=8, overrides=overrides, resume=True)
+    more: dict[str, Any] = {"overrides": ("outer.learning_rate=0.1",), "seed": 2}
+    whole = meta_train(str(adam), tmp_path / "whole", steps=8, **more)
+    meta_train(str(adam), tmp_path / "longer", steps=3, **more)
+    assert score(tmp_path / "longer") < score(tmp_path / "whole")
+    longer = meta_train(str(adam), tmp_path / "longer", steps=8, resume=True, **more)
     assert longer.digest == whole.digest

@@ -15,22 +15,6 @@ from mnemo_compile.meta._meta_step import MetaStep
 from mnemo_compile.meta._start import first_cell, starting_from
 from tests.helpers import learned
 
-ADAM = """
-minutes = 1
-cell = {kind = "adam"}
-inner = {tasks = 2, truncation = 2, shortest = 4, longest = 8}
-outer = {validate_every = 100}
-families = [{kind = "quadratic", dimension = 2, rotated = false}]
-validation = {tasks = 1, steps = 4, families = [{kind = "quadratic", dimension = 3, rotated = false}]}
-"""
-
-
-@pytest.fixture
-def adam(tmp_path: pathlib.Path) -> pathlib.Path:
-    path = tmp_path / "adam.toml"
-    path.write_text(ADAM)
-    return path
-
 
 def frozen_of(rate: float, beta1: float = 0.9, seed: int = 5) -> FrozenCell:
     """A cell whose rate differs from that of its configuration."""
