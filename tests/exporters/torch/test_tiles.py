@@ -3,8 +3,6 @@
 import copy
 import io
 import logging
-import pathlib
-import types
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -17,17 +15,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from mnemo_compile.cell import AbstractCell, cell_config
-from mnemo_compile.exporters.python import load_package
-from mnemo_compile.exporters.torch import TorchExporter
-from mnemo_compile.program import compile_cell
 from mnemo_compile.step import reference
+from tests.exporters.torch.conftest import CELL
 from tests.helpers import jitted_step
-
-TILE = 16
-CELL: AbstractCell = cell_config(
-    {"kind": "mnemosyne", "network": False, "momentum": [0.9], "chunk_length": 8, "prior": {"tile": TILE}}
-).build()
 
 Shape = tuple[int, ...]
 
@@ -44,17 +34,6 @@ NAMED: dict[str, Shape] = {
 }
 """Parameters of every role, with tiles of several shapes."""
 SHAPES = st.sampled_from([(), (5,), (33,), (3, 5), (16, 16), (17, 16), (33, 20), (5, 70), (1, 9), (9, 1), (4, 3, 3, 3)])
-
-
-def _package(folder: pathlib.Path) -> ModuleType:
-    frozen: Any = types.SimpleNamespace(name="tiles", version="1.0.0", digest="0" * 64)
-    TorchExporter().emit(frozen, compile_cell(CELL), folder)
-    return load_package(folder / "tiles")
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    return _package(tmp_path_factory.mktemp("tiles"))
 
 
 def draws(shapes: Sequence[Shape], seed: int) -> list[np.ndarray]:
@@ -94,34 +73,34 @@ def expected_of(
 
 
 @pytest.mark.parametrize("block_size", [1, 300, 1000, 10**6])
-def test_named_parameters_step_as_the_reference(package: ModuleType, block_size: int) -> None:
+def test_named_parameters_step_as_the_reference(tiled: ModuleType, block_size: int) -> None:
     params, history = draws(list(NAMED.values()), 0), [draws(list(NAMED.values()), seed) for seed in (1, 2)]
     options = {"lr": 0.7, "weight_decay": 10.0, "total_steps": 9}
     tensors = plain(params)
-    optimizer = package.Mnemosyne(zip(NAMED, tensors, strict=True), block_size=block_size, pretrained=True, **options)
+    optimizer = tiled.Mnemosyne(zip(NAMED, tensors, strict=True), block_size=block_size, pretrained=True, **options)
     actual = train(optimizer, tensors, history)
     assert_close(actual, expected_of(list(NAMED), params, history, pretrained=1.0, **options), 1e-6)
 
 
 @settings(max_examples=12, deadline=None)
 @given(shapes=st.lists(SHAPES, min_size=1, max_size=5), block_size=st.sampled_from([1, 64, 300, 1000, 10**6]))
-def test_every_block_size_gives_the_same_update(package: ModuleType, shapes: list[Shape], block_size: int) -> None:
+def test_every_block_size_gives_the_same_update(tiled: ModuleType, shapes: list[Shape], block_size: int) -> None:
     params, history = draws(shapes, 0), [draws(shapes, seed) for seed in (1, 2, 3)]
     results = []
     for size in (10**6, block_size):
         tensors = plain(params)
-        results.append(train(package.Mnemosyne(tensors, block_size=size), tensors, history))
+        results.append(train(tiled.Mnemosyne(tensors, block_size=size), tensors, history))
     assert_close(results[1], results[0], 1e-5)
 
 
 @settings(max_examples=12, deadline=None)
 @given(shape=st.tuples(st.integers(1, 50), st.integers(1, 50)), block_size=st.sampled_from([1, 500, 10**6]))
-def test_a_transposed_matrix_gets_the_transposed_update(package: ModuleType, shape: Shape, block_size: int) -> None:
+def test_a_transposed_matrix_gets_the_transposed_update(tiled: ModuleType, shape: Shape, block_size: int) -> None:
     params, history = draws([shape], 0), [draws([shape], seed) for seed in (1, 2)]
     results = []
     for turn in (False, True):
         tensors = plain([param.T if turn else param for param in params])
-        optimizer = package.Mnemosyne(tensors, block_size=block_size)
+        optimizer = tiled.Mnemosyne(tensors, block_size=block_size)
         (result,) = train(optimizer, tensors, [[grad.T if turn else grad for grad in grads] for grads in history])
         results.append([result.T if turn else result])
     assert_close(results[1], results[0], 1e-5)
@@ -140,21 +119,21 @@ LAYOUTS: dict[str, tuple[str, Shape, Callable[[Tensor], Tensor]]] = {
 
 @pytest.mark.parametrize("block_size", [1, 600, 10**6])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_memory_layout_does_not_matter(package: ModuleType, layout: str, block_size: int) -> None:
+def test_memory_layout_does_not_matter(tiled: ModuleType, layout: str, block_size: int) -> None:
     name, shape, laid_out = LAYOUTS[layout]
     params, history = draws([shape], 0), [draws([shape], seed) for seed in (1, 2)]
     results = []
     for change in (lambda x: x, laid_out):
         tensor = torch.nn.Parameter(change(torch.tensor(params[0])))
-        optimizer = package.Mnemosyne([(name, tensor)], block_size=block_size)
+        optimizer = tiled.Mnemosyne([(name, tensor)], block_size=block_size)
         results.append(train(optimizer, [tensor], history))
     assert_close(results[1], results[0], 1e-6)
     assert_close(results[1], expected_of([name], params, history), 1e-6)
 
 
-def test_a_tiled_matrix_stores_its_momentum_and_a_vector(package: ModuleType) -> None:
+def test_a_tiled_matrix_stores_its_momentum_and_a_vector(tiled: ModuleType) -> None:
     tensors = plain(draws(list(NAMED.values()), 0))
-    optimizer = package.Mnemosyne(zip(NAMED, tensors, strict=True))
+    optimizer = tiled.Mnemosyne(zip(NAMED, tensors, strict=True))
     train(optimizer, tensors, [draws(list(NAMED.values()), 1)])
     elementwise = {"encoder.attention.c_attn.bias", "wte.weight", "lm_head.weight"}
     for (name, shape), tensor in zip(NAMED.items(), tensors, strict=True):
@@ -164,9 +143,9 @@ def test_a_tiled_matrix_stores_its_momentum_and_a_vector(package: ModuleType) ->
         assert all(value.dtype == torch.float32 for value in state.values())
 
 
-def test_a_label_goes_before_the_name_and_the_name_before_the_shape(package: ModuleType) -> None:
+def test_a_label_goes_before_the_name_and_the_name_before_the_shape(tiled: ModuleType) -> None:
     def slots(params: Any) -> set[str]:
-        optimizer = package.Mnemosyne(params)
+        optimizer = tiled.Mnemosyne(params)
         param = optimizer.param_groups[0]["params"][0]
         param.grad = torch.ones_like(param)
         optimizer.step()
@@ -181,17 +160,17 @@ def test_a_label_goes_before_the_name_and_the_name_before_the_shape(package: Mod
     assert slots([{"params": [("fc.weight", square())], "role": "head"}]) == {"fast", "square"}
 
 
-def test_a_saved_state_resumes_exactly_with_its_names(package: ModuleType) -> None:
+def test_a_saved_state_resumes_exactly_with_its_names(tiled: ModuleType) -> None:
     names = ["wte.weight", "fc.weight"]
     params = draws([(20, 16), (40, 17)], 0)
     history = [draws([(20, 16), (40, 17)], seed) for seed in range(1, 5)]
     tensors = plain(params)
-    optimizer = package.Mnemosyne(zip(names, tensors, strict=True), total_steps=9)
+    optimizer = tiled.Mnemosyne(zip(names, tensors, strict=True), total_steps=9)
     resumed = plain([value.numpy() for value in train(optimizer, tensors, history[:2])])
     file = io.BytesIO()
     torch.save(optimizer.state_dict(), file)
     saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
-    other = package.Mnemosyne(zip(names, resumed, strict=True))
+    other = tiled.Mnemosyne(zip(names, resumed, strict=True))
     other.load_state_dict(saved)
     for left, right in zip(train(other, resumed, history[2:]), train(optimizer, tensors, history[2:]), strict=True):
         assert torch.equal(left, right)
@@ -199,7 +178,7 @@ def test_a_saved_state_resumes_exactly_with_its_names(package: ModuleType) -> No
     copied.load_state_dict(saved)
     # Without names, the embedding looks like a matrix, which has no second moment.
     saved["param_groups"][0].pop("param_names")
-    unnamed = package.Mnemosyne(plain(params))
+    unnamed = tiled.Mnemosyne(plain(params))
     with pytest.raises(ValueError, match="the state of parameter 0 of group 0 holds fast, recall, square where fast"):
         unnamed.load_state_dict(saved)
 
@@ -216,18 +195,18 @@ def test_a_saved_state_resumes_exactly_with_its_names(package: ModuleType) -> No
     ids=["zeros", "rank one", "tiny", "huge", "condition"],
 )
 @pytest.mark.parametrize("shape", [(1, 9), (9, 1), (33, 33), (16, 40)])
-def test_a_degenerate_gradient_gives_the_reference_step(package: ModuleType, made: Any, shape: Shape) -> None:
+def test_a_degenerate_gradient_gives_the_reference_step(tiled: ModuleType, made: Any, shape: Shape) -> None:
     params, history = draws([shape], 0), [[np.asarray(made(shape), np.float32)]] * 2
     tensors = plain(params)
-    actual = train(package.Mnemosyne([("fc.weight", tensors[0])]), tensors, history)
+    actual = train(tiled.Mnemosyne([("fc.weight", tensors[0])]), tensors, history)
     assert_close(actual, expected_of(["fc.weight"], params, history), 1e-4)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_changes_no_tile(package: ModuleType, bad: float) -> None:
+def test_a_gradient_that_is_not_finite_changes_no_tile(tiled: ModuleType, bad: float) -> None:
     shapes = [(33, 20), (16, 16)]
     tensors = plain(draws(shapes, 0))
-    optimizer = package.Mnemosyne(tensors, weight_decay=0.1)
+    optimizer = tiled.Mnemosyne(tensors, weight_decay=0.1)
     before = train(optimizer, tensors, [draws(shapes, 1)])
     state = copy.deepcopy(optimizer.state_dict()["state"])
     grads = draws(shapes, 2)
@@ -239,26 +218,26 @@ def test_a_gradient_that_is_not_finite_changes_no_tile(package: ModuleType, bad:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_every_dtype_follows_float32(package: ModuleType, dtype: torch.dtype) -> None:
+def test_every_dtype_follows_float32(tiled: ModuleType, dtype: torch.dtype) -> None:
     shapes = [(33, 20), (16, 16), (5,)]
     params = [param.to(dtype).float().numpy() for param in map(torch.tensor, draws(shapes, 0))]
     history = [[grad.to(dtype).float().numpy() for grad in map(torch.tensor, draws(shapes, 1))]]
     results = []
     for each in (torch.float32, dtype):
         tensors = plain(params, each)
-        results.append(train(package.Mnemosyne(tensors), tensors, history))
+        results.append(train(tiled.Mnemosyne(tensors), tensors, history))
     assert all(value.dtype == dtype for value in results[1])
     bound = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float64: 1e-5}[dtype]
     assert_close([value.double() for value in results[1]], results[0], bound)
 
 
-def test_products_of_bfloat16_stay_within_a_bound_and_are_not_those_of_float32(package: ModuleType) -> None:
+def test_products_of_bfloat16_stay_within_a_bound_and_are_not_those_of_float32(tiled: ModuleType) -> None:
     shapes = [(48, 48), (16, 40)]
     params, grads = draws(shapes, 0), draws(shapes, 1)
     steps = {}
     for precision in ("float32", "tf32", "bfloat16", None):
         tensors = plain(params)
-        moved = train(package.Mnemosyne(tensors, precision=precision), tensors, [grads])
+        moved = train(tiled.Mnemosyne(tensors, precision=precision), tensors, [grads])
         steps[precision] = [new - torch.tensor(old) for new, old in zip(moved, params, strict=True)]
     for narrow, exact, default, tf32 in zip(
         *(steps[key] for key in ("bfloat16", "float32", None, "tf32")), strict=True
@@ -268,17 +247,17 @@ def test_products_of_bfloat16_stay_within_a_bound_and_are_not_those_of_float32(p
         assert 1e-5 < float(difference) < 0.03
     doubles = [plain(params, torch.float64) for _ in range(2)]
     for tensors, precision in zip(doubles, ("bfloat16", None), strict=True):
-        train(package.Mnemosyne(tensors, precision=precision), tensors, [grads])
+        train(tiled.Mnemosyne(tensors, precision=precision), tensors, [grads])
     assert all(map(torch.equal, *doubles))
 
 
-def test_neither_autocast_nor_defaults_nor_matmul_precision_change_a_step(package: ModuleType) -> None:
+def test_neither_autocast_nor_defaults_nor_matmul_precision_change_a_step(tiled: ModuleType) -> None:
     shapes = [(33, 20), (16, 16), (5,)]
     params, history = draws(shapes, 0), [draws(shapes, 1)]
     tensors = plain(params)
-    expected = train(package.Mnemosyne(tensors), tensors, history)
+    expected = train(tiled.Mnemosyne(tensors), tensors, history)
     tensors = plain(params)
-    optimizer = package.Mnemosyne(tensors)
+    optimizer = tiled.Mnemosyne(tensors)
     for tensor, grad in zip(tensors, history[0], strict=True):
         tensor.grad = torch.tensor(grad)
     torch.set_default_dtype(torch.float64)
@@ -292,13 +271,13 @@ def test_neither_autocast_nor_defaults_nor_matmul_precision_change_a_step(packag
 
 @pytest.mark.parametrize("choice", ["highest", "high", "medium"])
 def test_the_users_matmul_precision_is_not_ours_and_comes_back(
-    package: ModuleType, monkeypatch: pytest.MonkeyPatch, choice: str
+    tiled: ModuleType, monkeypatch: pytest.MonkeyPatch, choice: str
 ) -> None:
     seen = []
     product = torch.bmm
 
     def spy(*args: Any, **options: Any) -> Tensor:
-        seen.append(package._precision._settings())
+        seen.append(tiled._precision._settings())
         return product(*args, **options)
 
     monkeypatch.setattr(torch, "bmm", spy)
@@ -306,21 +285,21 @@ def test_the_users_matmul_precision_is_not_ours_and_comes_back(
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(choice)
     try:
-        settings_before = package._precision._settings()
-        train(package.Mnemosyne(tensors), tensors, [draws([(16, 16)], 1)])
-        assert package._precision._settings() == settings_before
+        settings_before = tiled._precision._settings()
+        train(tiled.Mnemosyne(tensors), tensors, [draws([(16, 16)], 1)])
+        assert tiled._precision._settings() == settings_before
         assert torch.get_float32_matmul_precision() == choice
     finally:
         torch.set_float32_matmul_precision(before)
     assert seen and all(set(each) <= {"ieee", "none", "highest"} for each in seen)
 
 
-def test_one_line_lists_ambiguous_parameters(package: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_lists_ambiguous_parameters(tiled: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     def odd() -> Tensor:
         return torch.nn.Parameter(torch.ones(40, 50, 60))
 
     with caplog.at_level(logging.WARNING):
-        optimizer = package.Mnemosyne([("mixer.mass", odd()), ("fc.weight", torch.nn.Parameter(torch.ones(4, 4)))])
+        optimizer = tiled.Mnemosyne([("mixer.mass", odd()), ("fc.weight", torch.nn.Parameter(torch.ones(4, 4)))])
         assert len(caplog.records) == 1 and "mixer.mass (40, 50, 60)" in caplog.text and "fc" not in caplog.text
         optimizer.add_param_group({"params": [("mixer.other", odd())], "role": "matrix"})
         assert len(caplog.records) == 1
@@ -335,36 +314,36 @@ def test_one_line_lists_ambiguous_parameters(package: ModuleType, caplog: pytest
         ({"pretrained": "yes"}, "pretrained of group 0 must be True, False, or None .* not 'yes'"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(package: ModuleType, options: dict, message: str) -> None:
+def test_options_that_make_no_sense_are_refused(tiled: ModuleType, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        package.Mnemosyne(plain(draws([(3, 4)], 0)), **options)
+        tiled.Mnemosyne(plain(draws([(3, 4)], 0)), **options)
 
 
-def test_a_label_that_does_not_fit_is_refused(package: ModuleType) -> None:
+def test_a_label_that_does_not_fit_is_refused(tiled: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"role 'convolution' needs 3 axes or more, and x of shape \(3, 4\) has 2"):
-        package.Mnemosyne([{"params": [("x", torch.nn.Parameter(torch.ones(3, 4)))], "role": "convolution"}])
+        tiled.Mnemosyne([{"params": [("x", torch.nn.Parameter(torch.ones(3, 4)))], "role": "convolution"}])
 
 
-def test_weight_decay_means_what_it_means_to_adamw(package: ModuleType) -> None:
+def test_weight_decay_means_what_it_means_to_adamw(tiled: ModuleType) -> None:
     """Without a horizon, the schedule is 1, and the decay is that of AdamW at its customary rate of 1e-3."""
     moved = []
     for decay in (0.0, 0.5):
         tensors = plain(draws([(16, 16), (5,)], 0))
-        optimizer = package.Mnemosyne(tensors, weight_decay=decay)
+        optimizer = tiled.Mnemosyne(tensors, weight_decay=decay)
         train(optimizer, tensors, [draws([(16, 16), (5,)], seed) for seed in range(1, 3)][:1])
         moved.append([tensor.detach() for tensor in tensors])
     growth = float((moved[0][1] - moved[1][1]).norm()) / float(torch.tensor(draws([(16, 16), (5,)], 0)[1]).norm())
     assert 0 < growth <= 0.5 * 1e-3 * 1.001
 
 
-def test_a_transformer_learns(package: ModuleType) -> None:
+def test_a_transformer_learns(tiled: ModuleType) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Embedding(16, 32),
         torch.nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True),
         torch.nn.Linear(32, 16),
     )
-    optimizer = package.Mnemosyne(model.named_parameters(), total_steps=60)
+    optimizer = tiled.Mnemosyne(model.named_parameters(), total_steps=60)
     tokens = torch.randint(16, (8, 12))
     losses = []
     for _ in range(60):

@@ -1,26 +1,69 @@
 """The subclass of `torch.optim.Optimizer`: parameter groups, state, and a step."""
 
+import contextlib
+import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, overload
+import operator
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
-from ._partition import Facts, Partition, partition
-from ._phases import CHUNK_LENGTH, DIGEST, MEMORY, NAME, POINTWISE, STATE, TILE, VERSION
+from ._partition import Partition
+from ._parts import Facts, Shape
+from ._phases import CHUNK_LENGTH, DIGEST, INPUTS, MEMORY, NAME, POINTWISE, STATE, TILE, VERSION
 from ._precision import Precision, precision_of, PRECISIONS
 from ._roles import describe, Description, ROLES
+from ._shards import check_placements, like, local, local_grad, mesh_of, Sharding, share
 from ._step import Bucket, initial_state, take_step, weights
 
 _CELL = {"name": NAME, "version": VERSION, "digest": DIGEST}
 _SLOTS = {slot.name: slot for slot in MEMORY}
+_DEFAULTS = {"weight_decay": 0.0, "pretrained": None}
+"""Those of options that a state brings along."""
 _PRETRAINED = {None: -1.0, False: 0.0, True: 1.0}
 """The number that a cell receives for each answer."""
 _LOGGER = logging.getLogger(__name__)
 _KEYS = (*_SLOTS, *(["recall"] if STATE else []))
 """Keys of a parameter's state: its memory slots, and the state of `recall` as one vector."""
+_CLOCK = ("step", "skipped")
+"""Keys of a group: the numbers of steps taken and refused. All groups hold the same tensors."""
+_SMALLEST_LR = 0.01
+"""An `lr` below this is a learning rate of another optimizer."""
+_PLANS = 4
+"""Plans that are kept for each device and dtype, for sets of gradients that take turns."""
+
+
+class _Place(NamedTuple):
+    """A tensor that has a gradient."""
+
+    facts: Facts
+    number: int
+    """Its place in the lists of a step."""
+    label: str
+    """Its name, or the numbers of its group and place."""
+    placements: tuple[Any, ...] | None
+    """How it is cut, if it is sharded."""
+    held: Shape
+    """The shape of what this process holds of it."""
+
+
+class _Plan(NamedTuple):
+    """What a step must know of the tensors of one device, dtype and mesh that have gradients."""
+
+    places: tuple[int, ...]
+    """Their places in the lists of a step."""
+    labels: tuple[str, ...]
+    partition: Partition
+    sharding: Sharding | None
+
+
+_Kind = tuple[torch.device, torch.dtype, Any]
+"""A device, a dtype of arithmetic, and a mesh or None."""
 
 
 class Mnemosyne(torch.optim.Optimizer):
@@ -34,7 +77,8 @@ class Mnemosyne(torch.optim.Optimizer):
     - `weight_decay`: decoupled, as in AdamW at its customary learning rate of 1e-3: a step takes
         `lr * weight_decay * 1e-3 * schedule` off a parameter, as a fraction of it. The schedule falls from 1 towards
         the end.
-    - `total_steps`: the number of steps of the training, if it is known. Steps then shrink towards the end.
+    - `total_steps`: the number of steps of the training, if it is known. Steps then shrink towards the end. What is
+        given here counts, and not what a state that is loaded later was saved with.
     - `pretrained`: whether the parameters have been trained before. Steps are then smaller. None leaves it to what the
         first step sees of the parameters.
     - `block_size`: the number of coordinates in a block, which bounds the workspace.
@@ -47,6 +91,9 @@ class Mnemosyne(torch.optim.Optimizer):
     name, else from its shape. Roles are vector, matrix, embedding, head and convolution.
 
     A step in which any gradient is not finite changes no parameter and no state; `skipped_steps` counts them.
+
+    Parameters may be DTensors, as `fully_shard` (FSDP2) and tensor parallelism make them. All processes of their mesh
+    must take each step. The update is that of the whole tensors.
     """
 
     def __init__(
@@ -60,7 +107,7 @@ class Mnemosyne(torch.optim.Optimizer):
         compile: bool = False,
         precision: Precision | None = None,
     ):
-        if not isinstance(block_size, int) or block_size < 1:
+        if not _is_count(block_size):
             raise ValueError(f"block_size counts coordinates and must be a positive integer, not {block_size!r}")
         if precision is not None and precision not in PRECISIONS:
             raise ValueError(
@@ -70,12 +117,12 @@ class Mnemosyne(torch.optim.Optimizer):
             params = list(params)
             if not params:
                 raise ValueError("there are no parameters to train; pass the parameters of a model that has some")
-        self._block_size = block_size
+        _check_caller()
+        self._block_size = operator.index(block_size)
         self._compile = compile
         self._precision: Precision | None = precision
-        self._cuts: list[tuple[torch.device, torch.dtype, tuple[int, ...], Partition]] = []
-        """For each device and dtype of arithmetic, the places of its parameters in the lists of a step, and the parts.
-        """
+        self._forget()
+        self._tried = 0
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -85,16 +132,53 @@ class Mnemosyne(torch.optim.Optimizer):
             "cell": _CELL,
         }
         super().__init__(params, defaults)
-        clock = self.param_groups[0]
-        device = clock["params"][0].device if clock["params"] else torch.device("cpu")
-        for name in ("step", "skipped"):
-            clock.setdefault(name, torch.zeros((), dtype=torch.int64, device=device))
+        self._is_made = True
         _log_ambiguous(self.param_groups)
+
+    def _forget(self) -> None:
+        """Forgets what is not saved."""
+        self._is_made = False
+        self._counters: dict[str, Tensor] = {}
+        self._given: set[int] = set()
+        """Identities of the parameters that the optimizer was given."""
+        self._has_matrices = False
+        self._plans: list[tuple[_Kind, _Plan]] = []
+        """Those of this step."""
+        self._planners: dict[_Kind, Callable[[tuple[_Place, ...], bool], _Plan]] = {}
+        """They remember some plans."""
+        self._sizes: list[tuple[list[str], Tensor]] = []
+        """Names of parameters, and the sizes of their last steps."""
+        self._tried: int | None = None
+        """Steps that were tried. None if that is not known."""
+        self._is_over = False
+        """Whether steps have gone beyond `total_steps`."""
 
     @property
     def skipped_steps(self) -> int:
         """Steps refused because a gradient was not finite. Reading it waits for the device."""
-        return int(self.param_groups[0]["skipped"])
+        return int(self._counters["skipped"])
+
+    def step_sizes(self) -> dict[str, float]:
+        """The step size of each parameter in the last step, to be logged. Reading it waits for the device.
+
+        **Returns:**
+
+        For each parameter that had a gradient, by its name, or by the numbers of its group and its place (`"0.2"`):
+        what its direction was multiplied with, 0 if the step was refused. Entries of directions are about 1 where
+        gradients agree from step to step, and smaller elsewhere. It is empty before the first step, and where
+        `torch.compile` runs `step`.
+
+        **Raises:**
+
+        `NotImplementedError` if the cell does not say it.
+        """
+        if "context.step" not in INPUTS.get("update", ()) and "context.step" not in INPUTS.get("prepare_update", ()):
+            raise NotImplementedError(f"{NAME} does not say its step sizes; compare parameters before and after a step")
+        return {
+            label: size
+            for labels, sizes in self._sizes
+            for label, size in zip(labels, sizes.double().tolist(), strict=True)
+        }
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, which may have its own `lr`, `weight_decay`, `total_steps`, `pretrained` and `role`."""
@@ -105,38 +189,103 @@ class Mnemosyne(torch.optim.Optimizer):
         except ValueError:
             self.param_groups.pop()
             raise
-        if "step" in self.param_groups[0]:
+        _warn_of_small_lr(group, len(self.param_groups) - 1)
+        if group["total_steps"] is not None:
+            group["total_steps"] = operator.index(group["total_steps"])
+        if not self._counters:
+            with _outside_modes():
+                self._counters = {name: torch.zeros((), dtype=torch.int64, device=_home(group)) for name in _CLOCK}
+        group.update(self._counters)
+        self._know(group)
+        if self._is_made:
             _log_ambiguous([group])
 
+    def _know(self, group: Mapping[str, Any]) -> None:
+        """Remembers the parameters of a group."""
+        self._given.update(map(id, group["params"]))
+        self._has_matrices |= any(param.dim() > 1 for param in group["params"])
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what `state_dict` saved, exactly, whatever the dtype and device of the parameters."""
-        _check_cell(state_dict["param_groups"])
-        pairs = [
-            # Names come with the saved group, or are those that the parameters have here.
-            (
-                param,
-                state_dict["state"].get(name, {}),
-                _describe({**group, **saved}, place, param),
-                _where(number, place),
-            )
-            for number, (saved, group) in enumerate(zip(state_dict["param_groups"], self.param_groups, strict=False))
-            for place, (name, param) in enumerate(zip(saved["params"], group["params"], strict=False))
+        """Restores what `state_dict` saved, exactly, whatever the dtype and device of the parameters.
+
+        A `total_steps` that a group has here counts, and not the saved one. Keys in the state of a parameter that are
+        not this optimizer's own are loaded as torch loads them.
+        """
+        before = [dict(group) for group in self.param_groups]
+        saved: list[tuple[Tensor, Mapping[str, Any]]] = []
+
+        def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:
+            saved.extend(self._checked(found))
+
+        def restore(_: torch.optim.Optimizer) -> None:
+            with _outside_modes():
+                self._restore(saved, before)
+
+        # The user's hooks come before the one and after the other, so that what they change counts.
+        handles = [
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
         ]
-        for param, state, description, where in pairs:
-            _check_state(state, param, description.role, where)
-        super().load_state_dict(state_dict)
-        for param, state, _, _ in pairs:
-            # The base class has cast the state to the parameters' dtype.
-            for name, value in state.items():
-                array = torch.empty(value.shape, dtype=_state_dtype(name, param.dtype), device=param.device)
-                self.state[param][name] = array.copy_(value)
-        clock = self.param_groups[0]
-        for name in ("step", "skipped"):
-            clock[name] = clock[name].to(clock["params"][0].device)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _checked(self, state_dict: Mapping[str, Any]) -> list[tuple[Tensor, Mapping[str, Any]]]:
+        """Each parameter and its saved state, if this optimizer saved it."""
+        _check_cell(state_dict["param_groups"])
+        pairs = []
+        for number, (saved, group) in enumerate(zip(state_dict["param_groups"], self.param_groups, strict=False)):
+            # Names come with the saved group, or are those that the parameters have here.
+            described = {**group, **saved}
+            for place, (key, param) in enumerate(zip(saved["params"], group["params"], strict=False)):
+                state = state_dict["state"].get(key, {})
+                _check_state(state, param, _describe(described, place, param).role, _where(number, place))
+                pairs.append((param, state))
+        return pairs
+
+    def _restore(self, saved: Iterable[tuple[Tensor, Mapping[str, Any]]], before: Iterable[Mapping[str, Any]]) -> None:
+        """Restores the state's own dtypes, which the base class has cast to the parameters', and shared counters."""
+        for param, state in saved:
+            for name in state.keys() & {*_KEYS}:
+                value = share(param, state[name]) if name in _SLOTS else state[name]
+                own = torch.empty(value.shape, dtype=_state_dtype(name, param.dtype), device=local(param).device)
+                own.copy_(value)
+                self.state[param][name] = like(param, own, tuple(state[name].shape)) if name in _SLOTS else own
+        for number, (group, old) in enumerate(zip(self.param_groups, before, strict=True)):
+            if old["total_steps"] is not None:
+                group["total_steps"] = old["total_steps"]
+            for name in ("weight_decay", "pretrained"):
+                if old[name] not in (_DEFAULTS[name], group[name]):
+                    warnings.warn(
+                        f"{name} of group {number} is {group[name]!r}, as in the state that was loaded, and not "
+                        f"{old[name]!r}; set optimizer.param_groups[{number}][{name!r}] to change it",
+                        stacklevel=5,
+                    )
+        if self.param_groups:
+            home = _home(self.param_groups[0])
+            self._counters = {name: self.param_groups[0][name].to(home) for name in _CLOCK}
+            self._share_counters()
+        self._tried = _value(self._counters["step"]) if self._counters else 0
+        self._is_over = False
+
+    def _share_counters(self) -> None:
+        for group in self.param_groups:
+            group.update(self._counters)
 
     def __getstate__(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("_block_size", "_compile", "_precision")}
         return {**super().__getstate__(), **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget()
+        self._is_made = True
+        for group in self.param_groups:
+            self._know(group)
+            self._counters = {name: group[name] for name in _CLOCK}
+        self._tried = _value(self._counters["step"]) if self._counters else 0
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -149,19 +298,48 @@ class Mnemosyne(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        buckets = self._buckets()
-        if buckets:
-            clock = self.param_groups[0]
-            options: dict[str, list[float | Tensor]] = {
-                "hyper.lr": [group["lr"] for group in self.param_groups],
-                "hyper.weight_decay": [group["weight_decay"] for group in self.param_groups],
-                "hyper.pretrained": [_PRETRAINED[group["pretrained"]] for group in self.param_groups],
-                "clock.total": [group["total_steps"] or 0.0 for group in self.param_groups],
-            }
-            finite = take_step(buckets, clock["step"], options)
-            clock["step"].add_(finite)
-            clock["skipped"].add_(~finite)
+        with _outside_modes():
+            self._take_step()
         return loss
+
+    def _take_step(self) -> None:
+        buckets = self._buckets()
+        if not buckets:
+            return
+        clock = self._counters
+        options: dict[str, list[float | Tensor]] = {
+            "hyper.lr": [group["lr"] for group in self.param_groups],
+            "hyper.weight_decay": [group["weight_decay"] for group in self.param_groups],
+            "hyper.pretrained": [_PRETRAINED[group["pretrained"]] for group in self.param_groups],
+            "clock.total": [group["total_steps"] or 0.0 for group in self.param_groups],
+        }
+        finite = take_step(buckets, clock["step"], options)
+        clock["step"].add_(finite)
+        clock["skipped"].add_(~finite)
+        if not torch.compiler.is_compiling():
+            self._sizes = [
+                ([plan.labels[place] for place in plan.partition.order], bucket.sizes())
+                for (_, plan), bucket in zip(self._plans, buckets, strict=True)
+            ]
+            self._note_end()
+
+    def _note_end(self) -> None:
+        """Counts this step, and warns once if it was beyond `total_steps`."""
+        if self._tried is None or self._is_over:
+            return
+        self._tried += 1
+        total = min((group["total_steps"] for group in self.param_groups if group["total_steps"]), default=math.inf)
+        if self._tried <= total:
+            return
+        # Only now the device is waited for: steps that were refused do not count.
+        self._tried = _value(self._counters["step"])
+        if self._tried is not None and self._tried > total:
+            self._is_over = True
+            warnings.warn(
+                f"step {self._tried} is beyond total_steps={total}, and steps stay as small as at the end; make the "
+                "optimizer with the number of steps of the whole training",
+                stacklevel=6,
+            )
 
     def _buckets(self) -> list[Bucket]:
         """The parameters that have a gradient, by device and dtype of arithmetic."""
@@ -171,38 +349,71 @@ class Mnemosyne(torch.optim.Optimizer):
         compiled = self._compile or torch.compiler.is_compiling()
         self._init_group(compiled and POINTWISE, params, grads, *states)
         buckets = []
-        for device, dtype, places, parts in self._cuts:
+        for (device, dtype, _), (places, _, parts, sharding) in self._plans:
             arrays = {name: [values[i] for i in places] for name, values in zip(_KEYS, states, strict=True)}
             tensors = {"param": [params[i] for i in places], "grad": [grads[i] for i in places]}
             tensors.update((f"memory.{slot}", arrays[slot]) for slot in _SLOTS)
             precision = precision_of(self._precision, device, dtype)
-            buckets.append(Bucket(parts, tensors, arrays.get("recall", []), device, dtype, precision, compiled))
+            recall = arrays.get("recall", [])
+            buckets.append(Bucket(parts, tensors, recall, device, dtype, precision, compiled, sharding))
         return buckets
 
     def _init_group(self, whole: bool, params: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> None:
-        """Adds the parameters that have a gradient to the lists, makes their state where there is none, and cuts them.
+        """Adds the parameters that have a gradient to the lists, makes missing state, and plans the step.
 
         `torch.compile` knows this method of an optimizer by its name and calls it instead of tracing it. It fills
         tensors into empty lists, and reads what the method stores in the optimizer.
         """
-        facts: dict[tuple[torch.device, torch.dtype], list[tuple[int, Facts]]] = {}
+        found: dict[_Kind, list[_Place]] = {}
         for number, group in enumerate(self.param_groups):
             for place, param in enumerate(group["params"]):
-                grad = param.grad
-                if grad is None or param.numel() == 0:
+                if param.grad is None or param.numel() == 0:
                     continue
+                if id(param) not in self._given:
+                    self._check_replaced(group, number, place)
                 state = self._initialized(group, number, place)
-                fact = Facts(tuple(param.shape), _name(group, place), group["role"], number)
-                facts.setdefault((param.device, _work_dtype(param.dtype)), []).append((len(params), fact))
-                params.append(param)
+                kind = (param.device, _work_dtype(param.dtype), mesh_of(param))
+                name = _name(group, place)
+                facts = Facts(tuple(param.shape), name, group["role"], number)
+                own, grad = local(param), local_grad(param)
+                placements = None if kind[2] is None else tuple(param.placements)
+                found.setdefault(kind, []).append(
+                    _Place(facts, len(params), name or f"{number}.{place}", placements, tuple(own.shape))
+                )
+                params.append(own)
                 grads.append(grad)
-                for values, name in zip(states, _KEYS, strict=True):
+                for values, key in zip(states, _KEYS, strict=True):
                     # A slot that the parameter lacks is never read; the parameter only fills its place.
-                    values.append(state[name] if name in state else param)
-        self._cuts = []
-        for (device, dtype), placed in facts.items():
-            places, own = zip(*placed, strict=True)
-            self._cuts.append((device, dtype, places, partition(own, self._block_size, whole, device, dtype)))
+                    values.append(local(state[key]) if key in state else own)
+        for device, dtype, _ in found:
+            # The weights are read here, because the rest of a step may be traced.
+            weights(device, dtype)
+        self._plans = [(kind, self._planner(kind)(tuple(places), whole)) for kind, places in found.items()]
+        self._move_counters(next(iter(found), None))
+
+    def _planner(self, kind: _Kind) -> Callable[[tuple[_Place, ...], bool], _Plan]:
+        if kind not in self._planners:
+            make = functools.partial(_plan, kind, self._block_size)
+            self._planners[kind] = functools.lru_cache(maxsize=_PLANS)(make)
+        return self._planners[kind]
+
+    def _move_counters(self, kind: _Kind | None) -> None:
+        """Moves the counters to where the parameters are, which may be elsewhere since the optimizer was made."""
+        if kind is not None and self._counters["step"].device != kind[0]:
+            is_meta = self._counters["step"].is_meta
+            self._counters = {
+                name: torch.zeros_like(value, device=kind[0]) if is_meta else value.to(kind[0])
+                for name, value in self._counters.items()
+            }
+            self._share_counters()
+
+    def _check_replaced(self, group: Mapping[str, Any], number: int, place: int) -> None:
+        """Raises a `RuntimeError` if somebody has put flat parts of parameters in the place of parameters."""
+        if self._has_matrices and all(param.dim() < 2 and id(param) not in self._given for param in group["params"]):
+            raise RuntimeError(
+                f"{_where(number, place)} is flat and was not given to {type(self).__name__}: DeepSpeed's ZeRO and "
+                "Megatron's distributed optimizer hold parts of tensors, which it cannot update; use fully_shard"
+            )
 
     def _initialized(self, group: Mapping[str, Any], number: int, place: int) -> dict[str, Tensor]:
         """The state of a parameter, which is made if there is none."""
@@ -214,14 +425,57 @@ class Mnemosyne(torch.optim.Optimizer):
             )
         state = self.state[param]
         dtype = _work_dtype(param.dtype)
-        # The weights are read here, because the rest of a step may be traced.
-        weights(param.device, dtype)
-        if not state:
-            for slot in _slot_names(_describe(group, place, param).role):
-                shape = _shape(slot, param)
-                state[slot] = torch.zeros(shape, dtype=_state_dtype(slot, param.dtype), device=param.device)
-            state.update(initial_state(param.device, dtype))
+        # Others may keep something there too.
+        if not any(key in state for key in _KEYS):
+            own = local(param)
+            for name in _slot_names(_describe(group, place, param).role):
+                # Without a network, a slot has the shape of the parameter, and is cut as it is.
+                shape = (*own.shape, *_SLOTS[name].shape) if own is not param else _shape(name, param)
+                zeros = torch.zeros(shape, dtype=_state_dtype(name, param.dtype), device=own.device)
+                state[name] = like(param, zeros, _shape(name, param))
+            state.update(initial_state(own.device, dtype))
         return state
+
+
+def _plan(kind: _Kind, block_size: int, places: tuple[_Place, ...], whole: bool) -> _Plan:
+    """How the tensors of a kind are cut in a step."""
+    device, dtype, mesh = kind
+    facts = [place.facts for place in places]
+    here = [place.held for place in places]
+    sharding = None
+    if mesh is not None:
+        sharding = Sharding(mesh, facts, [place.placements or () for place in places], here)
+        here = sharding.here
+    partition = Partition(facts, here, block_size, whole, device, dtype)
+    return _Plan(tuple(place.number for place in places), tuple(place.label for place in places), partition, sharding)
+
+
+@contextlib.contextmanager
+def _outside_modes() -> Iterator[None]:
+    """Without gradients, and outside of `inference_mode`, whose tensors could not be changed later."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _is_count(value: Any) -> bool:
+    """Whether this is a positive integer, also of NumPy."""
+    try:
+        return not isinstance(value, bool) and operator.index(value) > 0
+    except TypeError:
+        return False
+
+
+def _home(group: Mapping[str, Any]) -> torch.device:
+    """The device of the counters."""
+    return group["params"][0].device if group["params"] else torch.device("cpu")
+
+
+def _value(counter: Tensor) -> int | None:
+    """The number in a counter, or None if it has none, as on the device meta."""
+    try:
+        return int(counter)
+    except (RuntimeError, NotImplementedError):
+        return None
 
 
 def _name(group: Mapping[str, Any], place: int) -> str:
@@ -287,7 +541,7 @@ def _check_group(group: Mapping[str, Any], number: int) -> None:
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} of group {number} must be a finite number of at least 0, not {group[name]!r}")
     total = group["total_steps"]
-    if total is not None and (not isinstance(total, int) or isinstance(total, bool) or total < 1):
+    if total is not None and not _is_count(total):
         raise ValueError(
             f"total_steps of group {number} must be a positive integer, or None where the end is not known, "
             f"not {total!r}"
@@ -308,7 +562,41 @@ def _check_group(group: Mapping[str, Any], number: int) -> None:
                 f"parameter {place} of group {number} has dtype {param.dtype}, and only floating-point parameters can "
                 "be trained; leave it out or convert it"
             )
-        _describe(group, place, param)
+        if getattr(param, "_fsdp_flattened", False) or getattr(param, "_is_flat_param", False):
+            raise ValueError(
+                f"{_where(number, place)} is a part of what FullyShardedDataParallel has flattened, where tensors "
+                "cannot be told from each other; use fully_shard"
+            )
+        check_placements(param, _where(number, place))
+        role = _describe(group, place, param).role
+        if mesh_of(param) is not None and any(_SLOTS[name].per == "chunk" for name in _slot_names(role)):
+            raise ValueError(
+                f"{_where(number, place)} is a DTensor, and {NAME} keeps numbers for each chunk of a tensor, which "
+                "cannot be cut; use an optimizer without them, such as mnemosyne-base"
+            )
+
+
+def _warn_of_small_lr(group: Mapping[str, Any], number: int) -> None:
+    """An `lr` that AdamW needs trains nothing here."""
+    lr = group["lr"]
+    if not isinstance(lr, Tensor) and 0 < lr < _SMALLEST_LR:
+        warnings.warn(
+            f"lr of group {number} is {lr}, and multiplies a step whose size is learned, so that almost nothing moves; "
+            "leave lr out",
+            stacklevel=6,
+        )
+
+
+def _check_caller() -> None:
+    """Raises a `ValueError` inside of an optimizer that would give each process some of the parameters."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch.distributed.optim.zero_redundancy_optimizer":
+            raise ValueError(
+                f"ZeroRedundancyOptimizer gives each process some of the parameters, and {NAME} must see the gradients "
+                "of all of them; use fully_shard"
+            )
+        frame = frame.f_back
 
 
 def _check_cell(groups: Iterable[Mapping[str, Any]]) -> None:
@@ -328,13 +616,15 @@ def _title(cell: Mapping[str, Any]) -> str:
 
 def _check_state(state: Mapping[str, Any], param: Tensor, role: str, where: str) -> None:
     keys = {*_slot_names(role), *(["recall"] if STATE else [])}
-    if state and state.keys() != keys:
+    # Wrappers keep keys of their own beside them.
+    found = state.keys() & {*_KEYS}
+    if found and found != keys:
         raise ValueError(
             f"the state of {where} holds {', '.join(sorted(map(str, state)))} where {', '.join(sorted(keys))} "
             f"belong; load it into the optimizer that saved it"
         )
-    for name, value in state.items():
-        shape = _shape(name, param)
+    for name in sorted(found):
+        value, shape = state[name], _shape(name, param)
         if tuple(value.shape) != shape:
             raise ValueError(
                 f"{name} of {where} has shape {tuple(value.shape)} in this state where {shape} is needed; load it for "

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,8 +91,7 @@ class Block:
         if tensor.is_contiguous():
             tensor.view(-1)[self._range(slot)].copy_(values)
         else:
-            places = torch.arange(self.start, self.stop, device=tensor.device)
-            tensor.put_(places, values.to(tensor.dtype))
+            put(tensor, torch.arange(self.start, self.stop, device=tensor.device), values)
 
     def of_tensors(self, rows: Tensor) -> Tensor:
         """The row of the tensor, which broadcasts over its chunks."""
@@ -104,6 +104,8 @@ class Block:
 
 class Pack:
     """Chunks of several consecutive tensors, all of each or a sample of it, padded to whole chunks.
+
+    It keeps a few numbers per tensor and per chunk, and none per coordinate.
 
     **Arguments:**
 
@@ -119,69 +121,52 @@ class Pack:
     ):
         self.first = first
         self.slots = slots
-        self.picks: list[tuple[Tensor, Tensor] | None] = []
-        """The sampled chunks of each tensor and their coordinates, or None for all chunks."""
-        masks, sources, targets = [], [], []
-        self.counts: list[int] = []
+        self.pieces = [_Piece(shape, sampled, device) for shape in shapes]
+        self.counts = [piece.chunks for piece in self.pieces]
         """Chunks of each tensor."""
-        self.sizes: list[int] = []
-        """Coordinates of each tensor."""
-        coordinates, places = 0, 0
-        for shape in shapes:
-            chunks = torch.arange(chunk_count(shape, CHUNK_LENGTH))
-            is_sampled = sampled and len(chunks) > SAMPLE_CHUNKS
-            if is_sampled:
-                chunks = torch.tensor(sampled_chunks(len(chunks), SAMPLE_CHUNKS))
-            located, mask = _coordinates(shape, chunks)
-            self.picks.append((chunks.to(device), located[mask].to(device)) if is_sampled else None)
-            mask = mask.view(-1)
-            self.counts.append(len(chunks))
-            self.sizes.append(int(mask.sum()))
-            masks.append(mask)
-            sources.append(torch.where(mask, mask.cumsum(0) + coordinates, 0))
-            targets.append(mask.nonzero().view(-1) + places)
-            coordinates, places = coordinates + self.sizes[-1], places + len(mask)
-        self.mask = torch.cat(masks).view(-1, CHUNK_LENGTH).to(device)
         self.chunks = sum(self.counts)
         self.lengths = torch.tensor(self.counts, device=device)
-        self.owner = torch.cat([torch.full((count,), place) for place, count in enumerate(self.counts, first)])
-        self.owner = self.owner.to(device)
-        self.padding: tuple[Tensor, Tensor] | None = None
-        """If there is padding: the coordinate in each place, counted from 1, or 0; and the place of each coordinate."""
-        if coordinates < places:
-            self.padding = (torch.cat(sources).to(device), torch.cat(targets).to(device))
+        owners = np.repeat(np.arange(first, first + len(shapes), dtype=np.int32), self.counts)
+        self.owner = torch.tensor(owners, device=device)
+        self.present: Tensor | None = None
+        """If there is padding, how many coordinates each chunk has. Shape chunks × 1."""
+        if any(piece.missing for piece in self.pieces):
+            present = np.concatenate([piece.present() for piece in self.pieces])
+            self.present = torch.tensor(present[:, None], device=device)
 
     def valid(self, device: torch.device) -> Tensor:
         """The places of the rows that hold a coordinate."""
-        return self.mask
+        if self.present is None:
+            return torch.ones((), dtype=torch.bool, device=device).expand(self.chunks, CHUNK_LENGTH)
+        return torch.arange(CHUNK_LENGTH, device=device) < self.present
 
     def gather(self, tensors: list[Tensor], dtype: torch.dtype, slot: MemorySlot) -> Tensor:
         """The rows of a slot."""
+        own = tensors[self.first : self.first + len(self.pieces)]
         width = math.prod(slot.shape)
-        pieces = []
-        for tensor, picks in zip(tensors[self.first : self.first + len(self.picks)], self.picks, strict=True):
-            if picks is None:
-                pieces.append(tensor.reshape(-1, width))
-            elif slot.per == "chunk":
-                pieces.append(tensor.view(-1, width).index_select(0, picks[0]))
-            elif tensor.is_contiguous():
-                pieces.append(tensor.view(-1, width).index_select(0, picks[1]))
-            else:
-                pieces.append(torch.take(tensor, picks[1]).view(-1, width))
-        if self.padding is None or slot.per == "chunk":
-            values = torch.cat(pieces)
-        else:
-            values = torch.cat([pieces[0].new_zeros(1, width), *pieces]).index_select(0, self.padding[0])
-        return values.to(dtype).view(-1, *row_shape(slot))
+        zeros: dict[int, Tensor] = {}
+        rows = []
+        for piece, tensor in zip(self.pieces, own, strict=True):
+            rows.append(piece.gather(tensor, slot).reshape(-1))
+            if piece.tail and slot.per == "coordinate":
+                if piece.tail not in zeros:
+                    zeros[piece.tail] = tensor.new_zeros(piece.tail * width)
+                rows.append(zeros[piece.tail])
+        return torch.cat(rows).to(dtype).view(-1, *row_shape(slot))
 
     def scatter(self, rows: Tensor, tensors: list[Tensor], slot: MemorySlot) -> None:
         """Writes rows back. Only packs without a sample do this."""
-        targets = tensors[self.first : self.first + len(self.sizes)]
-        values = rows.reshape(-1, math.prod(slot.shape))
-        if self.padding is not None and slot.per == "coordinate":
-            values = values.index_select(0, self.padding[1])
-        sizes = self.counts if slot.per == "chunk" else self.sizes
-        new = [piece.view(tensor.shape) for piece, tensor in zip(values.split(sizes), targets, strict=True)]
+        targets = tensors[self.first : self.first + len(self.pieces)]
+        width = math.prod(slot.shape)
+        if slot.per == "chunk":
+            sizes = [(piece.chunks * width, 0) for piece in self.pieces]
+        else:
+            sizes = [(piece.places * width, piece.tail * width) for piece in self.pieces]
+        values = rows.reshape(-1).split([size for both in sizes for size in both])[::2]
+        new = [
+            piece.joined(value, slot).view(tensor.shape)
+            for piece, value, tensor in zip(self.pieces, values, targets, strict=True)
+        ]
         torch._foreach_copy_(targets, new)  # pyright: ignore[reportPrivateImportUsage]
 
     def of_tensors(self, rows: Tensor) -> Tensor:
@@ -191,6 +176,74 @@ class Pack:
     def total(self, rows: Tensor) -> Tensor:
         """The sum of the rows of chunks, per tensor."""
         return torch.segment_reduce(rows, "sum", lengths=self.lengths, axis=0, unsafe=True)
+
+
+class _Piece:
+    """The chunks of one tensor in a pack."""
+
+    def __init__(self, shape: Shape, sampled: bool, device: torch.device):
+        size, self.run = math.prod(shape), chunk_run(shape, CHUNK_LENGTH)
+        """Coordinates until a new chunk starts."""
+        self.runs = size // self.run if size else 0
+        self.per_run = -(-self.run // CHUNK_LENGTH)
+        self.missing = -self.run % CHUNK_LENGTH
+        """Places of the last chunk of each run without a coordinate."""
+        self.chunks = self.runs * self.per_run
+        self.picks: Tensor | None = None
+        """The sampled chunks, or None for all."""
+        if sampled and self.chunks > SAMPLE_CHUNKS:
+            self.picks = torch.tensor(sampled_chunks(self.chunks, SAMPLE_CHUNKS), device=device)
+            self.chunks = SAMPLE_CHUNKS
+        self.tail = self.missing if self.runs == 1 and self.picks is None else 0
+        """Places after the last coordinate, if that is all the padding. The pack appends it."""
+        self.places = self.chunks * CHUNK_LENGTH - self.tail
+        """Places without the tail."""
+
+    def present(self) -> np.ndarray:
+        """How many coordinates each chunk has. Shape chunks, uint8 or wider."""
+        chunks = np.arange(self.chunks) if self.picks is None else np.asarray(self.picks.cpu())
+        present = np.minimum(self.run - chunks % self.per_run * CHUNK_LENGTH, CHUNK_LENGTH)
+        return present.astype(np.int16)
+
+    def gather(self, tensor: Tensor, slot: MemorySlot) -> Tensor:
+        """The numbers of a slot in the places of the chunks, without the tail."""
+        if self.picks is None and (slot.per == "chunk" or self.tail or not self.missing):
+            return tensor
+        width = math.prod(slot.shape)
+        if slot.per == "chunk":
+            values = tensor.reshape(-1, width)
+        elif self.picks is not None and (self.missing or not tensor.is_contiguous()):
+            return self._sampled(tensor, width)
+        else:
+            values = tensor.reshape(self.runs, self.run * width)
+            if self.missing:
+                values = torch.nn.functional.pad(values, (0, self.missing * width))
+            values = values.reshape(-1, CHUNK_LENGTH * width)
+        return values if self.picks is None else values.index_select(0, self.picks)
+
+    def _sampled(self, tensor: Tensor, width: int) -> Tensor:
+        """The sampled chunks of coordinates, without a copy of the whole tensor."""
+        assert self.picks is not None
+        within = (self.picks % self.per_run)[:, None] * CHUNK_LENGTH
+        within = within + torch.arange(CHUNK_LENGTH, device=tensor.device)
+        places = (self.picks // self.per_run)[:, None] * self.run + within.clamp(max=self.run - 1)
+        if width > 1:
+            values = tensor.reshape(-1, width)[places]
+        else:
+            values = torch.take(tensor, places)[:, :, None]
+        return torch.where((within < self.run)[:, :, None], values, 0).view(-1, CHUNK_LENGTH * width)
+
+    def joined(self, places: Tensor, slot: MemorySlot) -> Tensor:
+        """The numbers in the places of the chunks, without padding between runs."""
+        if self.tail or not self.missing or slot.per == "chunk":
+            return places
+        width = math.prod(slot.shape)
+        return places.view(self.runs, self.per_run * CHUNK_LENGTH * width)[:, : self.run * width].reshape(-1)
+
+
+def put(tensor: Tensor, places: Tensor, values: Tensor) -> None:
+    """Writes values to these places of a tensor in row-major order, whatever its strides, and deterministically."""
+    tensor.index_put_(torch.unravel_index(places, tensor.shape), values.to(tensor.dtype))
 
 
 def packs(
@@ -230,11 +283,3 @@ def blocks(tensor: int, slots: tuple[str, ...], shape: Shape, block_size: int, w
 def _cuts(size: int, length: int) -> Iterator[tuple[int, int]]:
     for start in range(0, size, length):
         yield start, min(start + length, size)
-
-
-def _coordinates(shape: Shape, chunks: Tensor) -> tuple[Tensor, Tensor]:
-    """The coordinate in each place of these chunks of a tensor, and whether the place holds one."""
-    run = chunk_run(shape, CHUNK_LENGTH)
-    per_run = -(-run // CHUNK_LENGTH)
-    within = (chunks % per_run)[:, None] * CHUNK_LENGTH + torch.arange(CHUNK_LENGTH)
-    return (chunks // per_run)[:, None] * run + within, within < run

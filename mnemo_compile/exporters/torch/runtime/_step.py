@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from . import _phases
 from ._partition import Part, Partition
@@ -17,6 +19,7 @@ from ._phases import INPUTS, STATE
 from ._plan import CARRIED, group_of, Phase, PLAN
 from ._precision import matmul_precision, Precision
 from ._rows import Block, NUMBER, row_shape, SLOTS
+from ._shards import Sharding
 from ._tiles import TileBlock
 
 Rows = Mapping[str, Tensor]
@@ -32,14 +35,21 @@ _WEIGHTS: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
 
 
 def weights(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The cell's weights and initial state, read once per device and dtype."""
+    """The cell's weights and initial state, read once per device and dtype.
+
+    In `FakeTensorMode` they are made fake, and are not kept.
+    """
+    fake = detect_fake_mode() if not torch.compiler.is_compiling() else None
     if (device, dtype) not in _WEIGHTS:
-        file = pathlib.Path(__file__).with_name("weights.safetensors")
-        _WEIGHTS[device, dtype] = {
-            name: value.to(device, dtype if value.is_floating_point() else None)
-            for name, value in load_file(file).items()
-        }
-    return _WEIGHTS[device, dtype]
+        # Nothing of the modes around the first step may cling to what later steps use.
+        with torch.inference_mode(False), unset_fake_temporarily():
+            file = pathlib.Path(__file__).with_name("weights.safetensors")
+            _WEIGHTS[device, dtype] = {
+                name: value.to(device, dtype if value.is_floating_point() else None)
+                for name, value in load_file(file).items()
+            }
+    known = _WEIGHTS[device, dtype]
+    return known if fake is None else {name: fake.from_tensor(value) for name, value in known.items()}
 
 
 def initial_state(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -85,6 +95,10 @@ def _run(phase: Phase, buckets: "Sequence[Bucket]", finite: Tensor) -> Tensor:
     if phase.decides:
         decisions = [torch.isfinite(rows).all().to(finite.device) for each in outputs for rows in each.values()]
         finite = torch.stack([finite, *decisions]).all()
+        if len(buckets) > 1:
+            for bucket in buckets:
+                if bucket.sharding is not None:
+                    finite = bucket.sharding.agree(finite)
         for bucket in buckets:
             bucket.decide(finite)
     return finite
@@ -103,6 +117,7 @@ class Bucket:
     - `dtype`: the dtype of the arithmetic.
     - `precision`: that of the factors of products of tiles.
     - `compiled`: whether compiled functions work on blocks.
+    - `sharding`: how the tensors lie on a mesh, or None. Then `tensors` are what this process holds of them.
     """
 
     def __init__(
@@ -114,15 +129,19 @@ class Bucket:
         dtype: torch.dtype,
         precision: Precision,
         compiled: bool,
+        sharding: Sharding | None = None,
     ):
         self.partition = partition
+        self.sharding = sharding
+        self.held = tensors
         self.device = device
         self.dtype = dtype
         self.compiled = compiled
         self.precision: Precision = precision
         narrow = torch.bfloat16 if precision == "bfloat16" else dtype
         self.weights = {**weights(device, dtype), "products": torch.empty(0, dtype=narrow, device=device)}
-        self.tensors = {name: [values[place] for place in partition.order] for name, values in tensors.items()}
+        own = tensors if sharding is None else sharding.gather(tensors, self._is_kept)
+        self.tensors = {name: [values[place] for place in partition.order] for name, values in own.items()}
         self.rows: dict[str, Tensor] = dict(partition.shape)
         """Inputs and outputs of phases with a row per tensor, by name."""
         self.next_state: dict[str, Tensor] = {}
@@ -150,6 +169,8 @@ class Bucket:
             outputs = self._of_tensors(phase.name)
         elif phase.reduce == "tensor":
             outputs = self._sums(phase)
+            if self.sharding is not None:
+                outputs = self.sharding.sums(outputs, self.partition.order)
         else:
             for part in self.partition.untiled:
                 self._update(phase, part)
@@ -198,8 +219,23 @@ class Bucket:
         """Stores whether all gradients are finite; if not, the step is refused."""
         self.rows["finite"] = self._number(finite).expand(len(self.partition.order))
 
+    def sizes(self) -> Tensor:
+        """The step size of each tensor, in the order of the partition; empty if the cell does not say it."""
+        if "context.step" not in self.rows:
+            return torch.zeros(0)
+        return torch.where(self.rows["finite"] > 0, self.rows["context.step"] * self.rows["hyper.lr"], 0)
+
+    def _is_kept(self, name: str, place: int) -> bool:
+        """Whether a tensor has an array of this name."""
+        return name in ("param", "grad") or name in self.partition.kinds[place].slots
+
     def store_state(self) -> None:
-        """Writes the next state of `recall`."""
+        """Writes the next state of `recall`, and what belongs to other processes."""
+        if self.sharding is not None:
+            names = [name for name in self.tensors if group_of(name) in CARRIED]
+            rows = {place: row for row, place in enumerate(self.partition.order)}
+            own = {name: [self.tensors[name][rows[place]] for place in range(len(rows))] for name in names}
+            self.sharding.scatter(own, self.held, self._is_kept)
         if STATE:
             count = len(self.partition.order)
             state = torch.cat([self.next_state[f"state.{name}"].reshape(count, -1) for name in STATE], dim=1)

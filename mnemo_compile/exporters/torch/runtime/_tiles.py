@@ -4,15 +4,17 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ._layout import Tiling
 from ._roles import Axes
+from ._rows import put
 
 
-class Matrices(NamedTuple):
-    """A tiled tensor."""
+class OfTensor(NamedTuple):
+    """The matrices of a tiled tensor."""
 
     tensor: int
     """The tensor's row."""
@@ -30,7 +32,7 @@ class Segment:
     - `stops`: the end of each range. Ranges consist of whole tiles, but for those at the far ends.
     """
 
-    def __init__(self, matrices: Matrices, starts: tuple[int, int, int], stops: tuple[int, int, int]):
+    def __init__(self, matrices: OfTensor, starts: tuple[int, int, int], stops: tuple[int, int, int]):
         self.tensor, self.axes, whole = matrices
         self.starts = starts
         self.sizes = (stops[0] - starts[0], stops[1] - starts[1], stops[2] - starts[2])
@@ -64,7 +66,7 @@ class Segment:
         if part is not None:
             part.copy_(values)
         else:
-            tensor.put_(self._places(tensor.device), values.to(tensor.dtype))
+            put(tensor, self._places(tensor.device), values)
 
     def _view(self, tensor: Tensor) -> Tensor | None:
         """The segment as matrices × rows × columns, or None if that is no view of the tensor."""
@@ -103,8 +105,8 @@ class TileBlock:
         tensors = [segment.tensor for segment in segments]
         self.tensor = tensors[0] if len(set(tensors)) == 1 else None
         """The row of the tensor, if there is only one."""
-        self.owner = torch.tensor(tensors, device=sides.device)
-        self.owner = self.owner.repeat_interleave(torch.tensor(self.counts, device=sides.device))
+        owners = np.repeat(np.array(tensors, np.int32), self.counts)
+        self.owner = torch.tensor(owners, device=sides.device)
 
     def gather(self, tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
         """The tiles of parameters, gradients or a slot."""
@@ -124,7 +126,7 @@ class TileBlock:
 
 
 def tile_blocks(
-    tensors: Sequence[Matrices], block_size: int, device: torch.device, dtype: torch.dtype
+    tensors: Sequence[OfTensor], block_size: int, device: torch.device, dtype: torch.dtype
 ) -> Iterator[TileBlock]:
     """Blocks of the tiles of these tensors, whose tiles have one shape."""
     shape = tensors[0].tiling.shape
@@ -148,7 +150,7 @@ def _block(segments: Sequence[Segment], device: torch.device, dtype: torch.dtype
     return TileBlock(tuple(segments), torch.tensor(sides, dtype=dtype, device=device))
 
 
-def _cut(matrices: Matrices, most: int) -> Iterator[Segment]:
+def _cut(matrices: OfTensor, most: int) -> Iterator[Segment]:
     """Segments of at most so many tiles: of whole matrices, else of whole rows of tiles, else of parts of them."""
     (count, rows, columns), (height, width) = matrices.tiling.sizes, matrices.tiling.tile
     down, across = matrices.tiling.grid
