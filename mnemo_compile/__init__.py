@@ -13,6 +13,8 @@ Importing this package imports neither JAX nor torch nor onnx. The first functio
 import importlib
 from typing import Any, TYPE_CHECKING
 
+from . import _start as _start
+
 if TYPE_CHECKING:
     from ._facade import export as export, to_optax as to_optax, to_torch as to_torch
     from ._refs import load as load

@@ -7,7 +7,7 @@ import platformdirs
 
 
 def cache_folder() -> pathlib.Path:
-    """The folder of cells from remote zoos, compiled programs, and baselines measured on this machine.
+    """The folder of cells from remote zoos, verified packages, compiled programs, and baselines of this machine.
 
     It is `MNEMO_CACHE` if that is set, else the platform's folder for caches.
     """

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, TYPE_CHECKING
 
-from ._refs import load, Ref
+from ._refs import load, Ref, source_of
 
 if TYPE_CHECKING:
     from .verify import VerificationReport
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 def to_torch(ref: Ref, *, zoo: str | None = None) -> type[Any]:
     """A cell as a subclass of `torch.optim.Optimizer`.
+
+    The first call compiles the cell and verifies the result, which takes half a minute. The cache keeps it for other
+    processes, and from there optimizers are unpickled.
 
     **Arguments:**
 
@@ -23,24 +26,25 @@ def to_torch(ref: Ref, *, zoo: str | None = None) -> type[Any]:
 
     The class; it is constructed as `Mnemosyne(params, lr=1.0, weight_decay=0.0, total_steps=None)`. With
     `compile=True` it updates large tensors with compiled functions, several times faster after the first step.
+    A cell that cannot be found, loaded or compiled raises `MnemoError`.
     """
-    from .exporters import torch_class
+    from .compiled import package_of
 
-    return torch_class(load(ref, zoo))
+    return package_of("torch", source_of(ref, zoo)).Mnemosyne
 
 
 def to_optax(ref: Ref, *, zoo: str | None = None) -> Callable[..., Any]:
     """A cell as a function that makes an `optax.GradientTransformation`.
 
-    **Arguments:** the same as for `to_torch`.
+    **Arguments:** the same as for `to_torch`, and so are the cost of the first call and the errors.
 
     **Returns:**
 
     The function; it is called as `mnemosyne(lr=1.0, weight_decay=0.0, total_steps=None)`.
     """
-    from .exporters import optax_function
+    from .compiled import package_of
 
-    return optax_function(load(ref, zoo))
+    return package_of("optax", source_of(ref, zoo)).mnemosyne
 
 
 def export(

@@ -1,7 +1,6 @@
 """Targets: each turns a frozen cell into an optimizer for one framework."""
 
 from ._export import emitted_text as emitted_text, export as export
-from ._inprocess import optax_function as optax_function, torch_class as torch_class
 from ._interface import AbstractExporter as AbstractExporter
 from ._targets import (
     exporter_of as exporter_of,

@@ -47,7 +47,7 @@ def verify_export(folder: pathlib.Path) -> VerificationReport:
     where = str(folder / MARKER)
     marker = read_document(ExportDocument, read_file(folder / MARKER, _MARKER_LIMIT), where)
     frozen = load_bundle(folder / CELL)
-    if (frozen.name, frozen.version, frozen.digest) != (marker.name, marker.version, marker.digest):
+    if frozen.identity != (marker.name, marker.version, marker.digest):
         raise MnemoError(f"{where} names another cell than the bundle beside it; export it again")
     exporter = exporter_of(marker.target)
     reference = Reference(frozen.cell(), compile_cell(frozen.cell()))

@@ -1,6 +1,14 @@
-"""Frozen cells: configuration, weights and origin, saved as a bundle of JSON and safetensors files."""
+"""Frozen cells: configuration, weights and origin, saved as a bundle of JSON and safetensors files.
 
-from ._bundle import bundle_bytes as bundle_bytes, load_bundle as load_bundle, save as save
+Only building a cell imports JAX.
+"""
+
+from ._bundle import (
+    bundle_bytes as bundle_bytes,
+    load_bundle as load_bundle,
+    read_identity as read_identity,
+    save as save,
+)
 from ._digest import canonical_digest as canonical_digest
 from ._document import (
     AbstractDocument as AbstractDocument,
@@ -19,6 +27,7 @@ from ._files import (
     writing as writing,
 )
 from ._frozen import freeze as freeze, FrozenCell as FrozenCell, rename as rename
+from ._identity import Identity as Identity
 from ._manifest import (
     CellName as CellName,
     library_versions as library_versions,

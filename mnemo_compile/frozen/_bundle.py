@@ -3,20 +3,24 @@
 import hashlib
 import os
 import pathlib
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 import numpy as np
 import pydantic
 import safetensors
 import safetensors.numpy
 
-from ..cell import AbstractCellConfig, cell_config, cell_weights
 from ..errors import MnemoError
 from ._digest import canonical_digest
 from ._document import dump_document, first_problem, read_document
 from ._files import check_file, read_file, record_of, staged_folder, write_file
 from ._frozen import CellDocument, FrozenCell, serialise, state_bytes
+from ._identity import Identity
 from ._manifest import Manifest
 from ._names import BUNDLE_FILES, BundleFile, CELL_FILE, MANIFEST_FILE, WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from ..cell import AbstractCellConfig
 
 MANIFEST_LIMIT = 1 << 20
 """The most bytes that a manifest can have."""
@@ -56,6 +60,46 @@ def load_bundle(folder: pathlib.Path) -> FrozenCell:
     Checks the size and sha256 of each file, the schema, the configuration, the names, dtypes and shapes of the
     weights, and the digest. Raises `MnemoError` with one sentence that names the file.
     """
+    from ..cell import cell_config
+
+    content = _read(folder)
+    try:
+        config = cell_config(content.config)
+    except pydantic.ValidationError as error:
+        raise MnemoError(f"{folder / CELL_FILE} describes no known cell: {first_problem(error)}") from None
+    bytes_per_parameter = _check_weights(config, content.weights, folder / WEIGHTS_FILE)
+    _check_digest(content, folder)
+    manifest = content.manifest
+    if bytes_per_parameter != manifest.state_bytes:
+        raise MnemoError(
+            f"{folder / MANIFEST_FILE} says that the cell keeps {manifest.state_bytes:g} bytes of state per parameter, "
+            f"and it keeps {bytes_per_parameter:g}; get the bundle again from its source"
+        )
+    return FrozenCell(config, content.weights, manifest)
+
+
+def read_identity(folder: pathlib.Path) -> Identity:
+    """The identity of the cell in a bundle.
+
+    Checks each file and the digest, as `load_bundle` does, but builds no cell and so does not import JAX. Raises
+    `MnemoError`.
+    """
+    content = _read(folder)
+    _check_digest(content, folder)
+    manifest = content.manifest
+    return Identity(manifest.name, manifest.version, manifest.digest)
+
+
+class _Content(NamedTuple):
+    """What the files of a bundle hold."""
+
+    manifest: Manifest
+    config: dict[str, Any]
+    weights: dict[str, np.ndarray]
+
+
+def _read(folder: pathlib.Path) -> _Content:
+    """Reads the files of a bundle and checks the size and sha256 of each."""
     if not folder.is_dir():
         raise MnemoError(f"{folder} is not a folder, so there is no bundle in it")
     manifest = _read_manifest(folder / MANIFEST_FILE)
@@ -63,24 +107,16 @@ def load_bundle(folder: pathlib.Path) -> FrozenCell:
         name: check_file(read_file(folder / name, record.size), record, str(folder / name))
         for name, record in manifest.files.items()
     }
-    data = read_document(CellDocument, files[CELL_FILE], str(folder / CELL_FILE)).config
-    try:
-        config = cell_config(data)
-    except pydantic.ValidationError as error:
-        raise MnemoError(f"{folder / CELL_FILE} describes no known cell: {first_problem(error)}") from None
-    weights = _read_weights(files[WEIGHTS_FILE], folder / WEIGHTS_FILE)
-    bytes_per_parameter = _check_weights(config, weights, folder / WEIGHTS_FILE)
-    if canonical_digest(data, weights) != manifest.digest:
+    config = read_document(CellDocument, files[CELL_FILE], str(folder / CELL_FILE)).config
+    return _Content(manifest, config, _read_weights(files[WEIGHTS_FILE], folder / WEIGHTS_FILE))
+
+
+def _check_digest(content: _Content, folder: pathlib.Path) -> None:
+    if canonical_digest(content.config, content.weights) != content.manifest.digest:
         raise MnemoError(
             f"{folder / MANIFEST_FILE} gives a digest that is not that of the weights and the configuration; "
             "get the bundle again from its source"
         )
-    if bytes_per_parameter != manifest.state_bytes:
-        raise MnemoError(
-            f"{folder / MANIFEST_FILE} says that the cell keeps {manifest.state_bytes:g} bytes of state per parameter, "
-            f"and it keeps {bytes_per_parameter:g}; get the bundle again from its source"
-        )
-    return FrozenCell(config, weights, manifest)
 
 
 def _read_manifest(path: pathlib.Path) -> Manifest:
@@ -102,8 +138,10 @@ def _read_weights(raw: bytes, path: pathlib.Path) -> dict[str, np.ndarray]:
         raise MnemoError(f"{path} is not a complete safetensors file ({error}); get it again from its source") from None
 
 
-def _check_weights(config: AbstractCellConfig, weights: dict[str, np.ndarray], path: pathlib.Path) -> float:
+def _check_weights(config: "AbstractCellConfig", weights: dict[str, np.ndarray], path: pathlib.Path) -> float:
     """Compares the weights with those of the configuration's cell. Returns its bytes of state per parameter."""
+    from ..cell import cell_weights
+
     cell = config.build()
     expected = cell_weights(cell)
     for name in sorted(expected.keys() | weights.keys()):

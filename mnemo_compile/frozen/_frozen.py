@@ -1,19 +1,22 @@
 """A frozen cell: its configuration, its weights and their origin."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import pydantic
 import safetensors.numpy
 
-from ..cell import AbstractCell, AbstractCellConfig, cell_config, cell_weights, with_weights
 from ..errors import MnemoError, UsageError
 from ._digest import canonical_digest
 from ._document import AbstractDocument, dump_document, first_problem
 from ._files import record_of
+from ._identity import Identity
 from ._manifest import Manifest, Training, UNTRAINED
 from ._names import CELL_FILE, DataFile, WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from ..cell import AbstractCell, AbstractCellConfig
 
 
 class CellDocument(AbstractDocument):
@@ -34,7 +37,7 @@ class FrozenCell:
     - `manifest`: its name, version, digest and origin.
     """
 
-    config: AbstractCellConfig
+    config: "AbstractCellConfig"
     weights: dict[str, np.ndarray]
     manifest: Manifest
 
@@ -53,22 +56,38 @@ class FrozenCell:
         """The `canonical_digest` of configuration and weights."""
         return self.manifest.digest
 
-    def cell(self) -> AbstractCell:
+    @property
+    def identity(self) -> Identity:
+        """Name, version and digest."""
+        return Identity(self.name, self.version, self.digest)
+
+    def checked_identity(self) -> Identity:
+        """The identity. Raises `MnemoError` if the digest is not that of the configuration and the weights."""
+        if canonical_digest(config_data(self.config), self.weights) != self.digest:
+            raise MnemoError(
+                f"the digest of {self.name} {self.version} is not that of its configuration and weights; "
+                "freeze the changed cell again"
+            )
+        return self.identity
+
+    def cell(self) -> "AbstractCell":
         """The cell with these weights."""
+        from ..cell import with_weights
+
         return with_weights(self.config.build(), self.weights)
 
 
-def config_data(config: AbstractCellConfig) -> dict[str, Any]:
+def config_data(config: "AbstractCellConfig") -> dict[str, Any]:
     """A configuration as plain JSON data."""
     return config.model_dump(mode="json")
 
 
-def state_bytes(cell: AbstractCell) -> float:
+def state_bytes(cell: "AbstractCell") -> float:
     """Bytes of state per parameter of a matrix. Most parameters belong to matrices."""
     return sum(slot.bytes_per_parameter("matrix", cell.chunk_length) for slot in cell.memory_slots)
 
 
-def serialise(config: AbstractCellConfig, weights: dict[str, np.ndarray]) -> dict[DataFile, bytes]:
+def serialise(config: "AbstractCellConfig", weights: dict[str, np.ndarray]) -> dict[DataFile, bytes]:
     """The bytes of cell.json and weights.safetensors. Equal cells give equal bytes."""
     ordered = {name: np.asarray(weights[name], order="C") for name in sorted(weights)}
     return {
@@ -78,7 +97,7 @@ def serialise(config: AbstractCellConfig, weights: dict[str, np.ndarray]) -> dic
 
 
 def freeze(
-    cell: AbstractCell, *, name: str, version: str, training: Training = UNTRAINED, license: str = "Apache-2.0"
+    cell: "AbstractCell", *, name: str, version: str, training: Training = UNTRAINED, license: str = "Apache-2.0"
 ) -> FrozenCell:
     """Freezes a cell.
 
@@ -94,6 +113,8 @@ def freeze(
 
     The frozen cell. Weights that are not finite raise `MnemoError`; an impossible name or version raises `UsageError`.
     """
+    from ..cell import cell_config, cell_weights
+
     config = cell.config
     weights = {key: np.array(value) for key, value in cell_weights(cell).items()}
     broken = next((key for key in sorted(weights) if not np.all(np.isfinite(weights[key]))), None)

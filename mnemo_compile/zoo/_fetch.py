@@ -103,7 +103,7 @@ class Zoo:
 
 def _checked(frozen: FrozenCell, entry: Entry) -> FrozenCell:
     """The cell, if it is the one in the index."""
-    if (frozen.name, frozen.version, frozen.digest) != (entry.name, entry.version, entry.digest):
+    if frozen.identity != entry.identity:
         raise MnemoError(
             f"the index of the zoo has {entry.reference} with digest {entry.digest[:12]}, and the bundle there is "
             f"{frozen.name}@{frozen.version} with digest {frozen.digest[:12]}; tell the maintainer of the zoo"

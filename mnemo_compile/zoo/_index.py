@@ -11,6 +11,7 @@ from ..frozen import (
     BundleFile,
     CellName,
     FileRecord,
+    Identity,
     MANIFEST_FILE,
     SemanticVersion,
     Sha256,
@@ -45,6 +46,11 @@ class Entry(pydantic.BaseModel):
     def reference(self) -> str:
         """`name@version`."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def identity(self) -> Identity:
+        """Name, version and digest."""
+        return Identity(self.name, self.version, self.digest)
 
     @property
     def folder(self) -> str:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, HealthCheck, settings, strategies as st
 
+import mnemo_compile as mnemo
 from mnemo_compile.cell import AbstractCell
-from mnemo_compile.exporters import optax_function, torch_class
 from mnemo_compile.frozen import FrozenCell
 from mnemo_compile.step import reference
 
@@ -91,7 +91,7 @@ def test_torch_takes_the_reference_steps(
         frozen.cell(), params, grads, lr=lr, weight_decay=weight_decay, total_steps=float(total_steps or 0)
     )
     tensors = [torch.nn.Parameter(torch.tensor(value)) for value in params]
-    make: Any = torch_class(frozen)
+    make: Any = mnemo.to_torch(frozen)
     optimizer = make(tensors, lr=lr, weight_decay=weight_decay, total_steps=total_steps, block_size=256)
     for step in grads:
         for tensor, grad in zip(tensors, step, strict=True):
@@ -110,7 +110,7 @@ def test_optax_takes_the_reference_steps(
     grads = gradients(shapes, history, seed)
     params = [np.asarray(np.random.default_rng(seed).normal(size=shape), np.float32) for shape in shapes]
     expected = true_run(frozen.cell(), params, grads, total_steps=float(total_steps or 0))
-    transformation = optax_function(frozen)(total_steps=total_steps, block_size=512)
+    transformation = mnemo.to_optax(frozen)(total_steps=total_steps, block_size=512)
     tree: Any = [jnp.asarray(value) for value in params]
     state = transformation.init(tree)
     update = jax.jit(transformation.update)

@@ -6,24 +6,19 @@ import pathlib
 import sys
 from types import ModuleType
 
+from ..._packages import package_spec
+
 _loaded = itertools.count()
 
 
 def load_package(package: pathlib.Path) -> ModuleType:
     """Imports a package from its folder under a unique name, without writing bytecode into the folder."""
-    name = f"_mnemo_{package.name}_{next(_loaded)}"
-    spec = importlib.util.spec_from_file_location(
-        name, package / "__init__.py", submodule_search_locations=[str(package)]
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    sys.modules[name] = module
+    spec = package_spec(f"_mnemo_{package.name}_{next(_loaded)}", package)
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        del sys.modules[spec.name]
         raise
-    finally:
-        sys.dont_write_bytecode = writes
     return module

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import safetensors.numpy
 
-from ...frozen import FrozenCell
+from ...frozen import FrozenCell, Identity
 from ...program import CompiledCell
 from .._text import write_text
 from ._literal import literal
@@ -20,7 +20,7 @@ _COPIES = (_STEP / "_layout.py", _STEP / "_plan.py", _STEP / "_role_names.py", _
 
 def package_name(frozen: FrozenCell) -> str:
     """The cell's name as the name of a Python package."""
-    return frozen.name.replace("-", "_")
+    return Identity(frozen.name, frozen.version, frozen.digest).package
 
 
 @dataclasses.dataclass(frozen=True)
