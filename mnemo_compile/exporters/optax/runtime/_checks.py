@@ -1,6 +1,7 @@
 """Checks of the user's inputs before anything is computed. Each error says what is wrong, where, and the fix."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ import optax
 from ._phases import MEMORY, NAME, STATE
 from ._products import PRECISIONS
 
+_SMALLEST_LR = 0.01
+"""An `lr` below this is a learning rate of another optimizer."""
+
 
 def check_options(
     *, lr: Any, weight_decay: Any, total_steps: Any, block_size: Any, pretrained: Any, precision: Any
@@ -20,17 +24,26 @@ def check_options(
     for name, value in (("lr", lr), ("weight_decay", weight_decay)):
         if isinstance(value, int | float | np.number) and not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
+    if isinstance(lr, int | float | np.number) and 0 < lr < _SMALLEST_LR:
+        warnings.warn(
+            f"lr is {lr}, and multiplies a step whose size is learned, so that almost nothing moves; leave lr out",
+            stacklevel=3,
+        )
     is_number = total_steps is not None and not isinstance(total_steps, jax.Array)
-    if is_number and (not isinstance(total_steps, int | np.integer) or total_steps < 1):
+    if is_number and not _is_count(total_steps):
         raise ValueError(f"total_steps must be a positive integer, or None if it is not known, not {total_steps!r}")
     if isinstance(block_size, jax.Array):
         raise ValueError("block_size must not be traced; name it in the static_args of optax.inject_hyperparams")
-    if not isinstance(block_size, int) or block_size < 1:
+    if not _is_count(block_size):
         raise ValueError(f"block_size counts coordinates and must be a positive integer, not {block_size!r}")
     if pretrained is not None and not isinstance(pretrained, bool | np.bool_ | jax.Array):
         raise ValueError(f"pretrained must be True or False, or None if it is not known, not {pretrained!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
 
 
 def floating_leaves(params: Any) -> list[jax.Array]:

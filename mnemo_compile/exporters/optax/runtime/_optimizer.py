@@ -82,9 +82,9 @@ def mnemosyne(
 
     **Returns:**
 
-    A transformation whose `update` needs the parameters. All other arithmetic is float32, and so is the state, except
-    for slots of bfloat16. A step in which any gradient is not finite gives updates of zero and changes no state except
-    the count `skipped`.
+    A transformation whose `update` needs the parameters. All other arithmetic is float32, or float64 where it meets
+    parameters of float64. The state is float32, except for slots of bfloat16. A step in which any gradient is not
+    finite gives updates of zero and changes no state except the count `skipped`.
 
     Under `jax.jit` with parameters and state donated, a step needs memory for the updates and one block.
     Parameters may be sharded, and the state is sharded like them. A large parameter is not gathered if it is sharded
@@ -167,7 +167,10 @@ def mnemosyne(
             step=state.step + increment,
             skipped=state.skipped + 1 - increment,
             memory={slot.name: unflatten(f"memory.{slot.name}", trees[f"memory.{slot.name}"]) for slot in MEMORY},
-            recall={name: next_state[f"state.{name}"] for name in state.recall} if next_state else dict(state.recall),
+            recall={
+                name: next_state[f"state.{name}"].astype(value.dtype) if next_state else value
+                for name, value in state.recall.items()
+            },
         )
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._forms import AbstractForm
-from ._rows import Function, in_halves, missing, Rows, SLOTS, Tensors, with_zeros
+from ._rows import for_arithmetic, Function, in_halves, missing, Rows, SLOTS, Tensors, with_zeros
 from ._sharding import shard_like
 from ._sums import sums
 
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
             return jnp.zeros((self.height, *form.row_shape(name)), jnp.float32)
         sizes = form.array_sizes(name, form.view)
         view = arrays[self.tensor].reshape(*sizes, *SLOTS[name].shape)
-        return form.to_rows(name, view.astype(jnp.float32))
+        return form.to_rows(name, for_arithmetic(name, view))
 
     def put(self, name: str, array: jax.Array, rows: jax.Array) -> jax.Array:
         """An array like this one, with these rows."""

@@ -28,6 +28,11 @@ def is_per_chunk(name: str) -> bool:
     return SLOTS[name].per == "chunk"
 
 
+def for_arithmetic(name: str, array: jax.Array) -> jax.Array:
+    """An input in float32. Parameters of float64 stay, so that an update is no difference of rounded numbers."""
+    return array if name == "param" and array.dtype == jnp.float64 else array.astype(jnp.float32)
+
+
 def missing(members: Sequence[int], tensors: Tensors) -> list[str]:
     """Inputs that none of these tensors has."""
     return [name for name, arrays in tensors.items() if not any(tensor in arrays for tensor in members)]

@@ -11,7 +11,7 @@ from jax import lax
 
 from ._blocks import Blocks
 from ._forms import AbstractForm
-from ._rows import Function, in_halves, missing, Rows, SLOTS, Tensors, with_zeros
+from ._rows import for_arithmetic, Function, in_halves, missing, Rows, SLOTS, Tensors, with_zeros
 from ._sharding import shard_like
 from ._tensors import Shape
 
@@ -101,7 +101,7 @@ class Sweep(NamedTuple):
         inputs: Rows = {}
         for name in names:
             if name in blocks:
-                parts = [self.form.to_rows(name, block.astype(jnp.float32)) for block in blocks[name]]
+                parts = [self.form.to_rows(name, for_arithmetic(name, block)) for block in blocks[name]]
                 inputs[name] = jnp.concatenate(parts)
             elif name in rows:
                 inputs[name] = jnp.repeat(rows[name][np.array(self.tensors)], count, axis=0)
