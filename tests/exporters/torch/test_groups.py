@@ -175,6 +175,26 @@ def test_a_learning_rate_of_another_optimizer_is_remarked(tiled: ModuleType) -> 
         tiled.Mnemosyne(params, lr=lr)
 
 
+def test_a_schedule_on_top_of_annealing_is_remarked_once(tiled: ModuleType) -> None:
+    """As Trainer's default is; constant schedules, warm-up and schedules without a known end are not."""
+    schedules = torch.optim.lr_scheduler
+    for total, schedule, count in (
+        (10, lambda each: schedules.LinearLR(each, 1.0, 0.0, 10), 1),
+        (10, lambda each: schedules.LambdaLR(each, lambda step: min((step + 1) / 5, 1)), 0),
+        (10, lambda each: schedules.ConstantLR(each, 1.0), 0),
+        (None, lambda each: schedules.LinearLR(each, 1.0, 0.0, 10), 0),
+    ):
+        params = parameters([(6,)])
+        optimizer = tiled.Mnemosyne(params, total_steps=total)
+        scheduler = schedule(optimizer)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            for step in range(9):
+                train(optimizer, params, [step])
+                scheduler.step()
+        assert ["anneals twice" in str(each.message) for each in said] == [True] * count
+
+
 @pytest.mark.parametrize("total", [None, 30])
 def test_step_sizes_are_what_directions_are_multiplied_with(tiled: ModuleType, total: int | None) -> None:
     """Under a constant gradient, directions stay."""

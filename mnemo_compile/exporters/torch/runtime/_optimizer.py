@@ -152,6 +152,10 @@ class Mnemosyne(torch.optim.Optimizer):
         """Steps that were tried. None if that is not known."""
         self._is_over = False
         """Whether steps have gone beyond `total_steps`."""
+        self._highest_lr: dict[int, float] = {}
+        """The highest `lr` of each group that has a scheduler."""
+        self._is_annealed_twice = False
+        """Whether a scheduler and `total_steps` both make steps smaller."""
 
     @property
     def skipped_steps(self) -> int:
@@ -258,10 +262,9 @@ class Mnemosyne(torch.optim.Optimizer):
                 group["total_steps"] = old["total_steps"]
             for name in ("weight_decay", "pretrained"):
                 if old[name] not in (_DEFAULTS[name], group[name]):
-                    warnings.warn(
+                    _warn(
                         f"{name} of group {number} is {group[name]!r}, as in the state that was loaded, and not "
                         f"{old[name]!r}; set optimizer.param_groups[{number}][{name!r}] to change it",
-                        stacklevel=5,
                     )
         if self.param_groups:
             home = _home(self.param_groups[0])
@@ -321,7 +324,24 @@ class Mnemosyne(torch.optim.Optimizer):
                 ([plan.labels[place] for place in plan.partition.order], bucket.sizes())
                 for (_, plan), bucket in zip(self._plans, buckets, strict=True)
             ]
+            self._note_schedule()
             self._note_end()
+
+    def _note_schedule(self) -> None:
+        """Warns once if a scheduler anneals the step as well as `total_steps` does."""
+        for number, group in enumerate(self.param_groups if not self._is_annealed_twice else ()):
+            lr = group["lr"]
+            # A scheduler leaves its first value in the group. A tensor's value may have to be waited for.
+            if "initial_lr" not in group or not group["total_steps"] or isinstance(lr, Tensor):
+                continue
+            highest = self._highest_lr[number] = max(lr, self._highest_lr.get(number, lr))
+            if lr < highest / 2:
+                self._is_annealed_twice = True
+                _warn(
+                    f"a scheduler has brought lr of group {number} from {highest:g} to {lr:g}, and total_steps makes "
+                    "steps smaller as well: it anneals twice; use a constant schedule, or leave total_steps out",
+                )
+                return
 
     def _note_end(self) -> None:
         """Counts this step, and warns once if it was beyond `total_steps`."""
@@ -335,10 +355,9 @@ class Mnemosyne(torch.optim.Optimizer):
         self._tried = _value(self._counters["step"])
         if self._tried is not None and self._tried > total:
             self._is_over = True
-            warnings.warn(
+            _warn(
                 f"step {self._tried} is beyond total_steps={total}, and steps stay as small as at the end; make the "
                 "optimizer with the number of steps of the whole training",
-                stacklevel=6,
             )
 
     def _buckets(self) -> list[Bucket]:
@@ -580,11 +599,22 @@ def _warn_of_small_lr(group: Mapping[str, Any], number: int) -> None:
     """An `lr` that AdamW needs trains nothing here."""
     lr = group["lr"]
     if not isinstance(lr, Tensor) and 0 < lr < _SMALLEST_LR:
-        warnings.warn(
+        _warn(
             f"lr of group {number} is {lr}, and multiplies a step whose size is learned, so that almost nothing moves; "
             "leave lr out",
-            stacklevel=6,
         )
+
+
+def _warn(message: str) -> None:
+    """Warns of the line outside of this package and of torch from which the call came."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+def _is_ours(module: str) -> bool:
+    return module.startswith(__name__.rpartition(".")[0]) or module.partition(".")[0] in ("torch", "contextlib")
 
 
 def _check_caller() -> None:
