@@ -3,20 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 WORKERS ?= 2
-# The newest of these that runs here. It gets the newest release of every library, in an environment of its own.
-NEWEST ?= $(shell for each in python3.13 python3.12 $(PYTHON); do $$each -c '' 2>/dev/null && echo $$each && break; done)
-NEWEST_BIN := .venv-newest/bin
 
-.PHONY: help install demo test test-all test-newest check format clean
+.PHONY: help install demo test test-all test-versions test-newest check format clean
 
 help:
-	@echo "make demo         meta-train for a minute, export, and train a GPT and a ViT beside AdamW and Muon"
-	@echo "make test         the tests, at most fifteen minutes on two cores"
-	@echo "make test-all     the long tests too"
-	@echo "make test-newest  the tests of tracing and exporting, with the newest Python and libraries"
-	@echo "make check        ruff, basedpyright and the import rules"
-	@echo "make format       the formatter of ruff"
-	@echo "make clean        remove the results of the demo and of builds"
+	@echo "make demo           meta-train for a minute, export, and train a GPT and a ViT beside AdamW and Muon"
+	@echo "make test           the tests, at most fifteen minutes on two cores"
+	@echo "make test-all       the long tests too"
+	@echo "make test-versions  the tests of tracing and exporting, from the oldest Python and libraries to the newest"
+	@echo "make test-newest    those with the newest alone"
+	@echo "make check          ruff, basedpyright and the import rules"
+	@echo "make format         the formatter of ruff"
+	@echo "make clean          remove the results of the demo and of builds"
 
 install: $(INSTALLED)
 
@@ -38,11 +36,11 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-newest:
-	test -x $(NEWEST_BIN)/python || $(NEWEST) -m venv .venv-newest
-	$(NEWEST_BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade torch
-	$(NEWEST_BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[test]'
-	$(NEWEST_BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" tests/program tests/exporters tests/test_repository.py
+test-versions: $(INSTALLED)
+	$(BIN)/python -m tests.versions --workers $(WORKERS)
+
+test-newest: $(INSTALLED)
+	$(BIN)/python -m tests.versions --workers $(WORKERS) --only newest
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

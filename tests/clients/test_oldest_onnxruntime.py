@@ -2,10 +2,8 @@
 
 import os
 import pathlib
-import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,35 +24,18 @@ from mnemo_compile.verify import (
     trajectory_errors,
 )
 from tests.cells import cell_of
+from tests.interpreters import interpreters
 
-OLDEST: dict[tuple[int, ...], str] = {
-    (3, 8): "1.14.0",
-    (3, 9): "1.14.0",
-    (3, 10): "1.14.0",
-    (3, 11): "1.15.0",
-    (3, 12): "1.17.0",
-    (3, 13): "1.20.0",
-}
+OLDEST = {"3.8": "1.14.0", "3.9": "1.14.0", "3.10": "1.14.0", "3.11": "1.15.0", "3.12": "1.17.0", "3.13": "1.20.0"}
 """The oldest release for each Python; 1.14 is the first that knows opset 18."""
 UNREACHABLE = ("Failed to establish a new connection", "Connection refused", "Read timed out", "NameResolutionError")
-
-
-def interpreters() -> Iterator[tuple[str, str]]:
-    """The Pythons on this machine that a release is there for, with it."""
-    root = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
-    found = [shutil.which(f"python3.{minor}") for _, minor in OLDEST]
-    found += sorted(map(str, root.glob("versions/3.*/bin/python"))) + [sys.executable]
-    for path in filter(None, found):
-        asked = subprocess.run([path, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
-        version = tuple(map(int, asked.stdout.split())) if asked.returncode == 0 else None
-        if version in OLDEST:
-            yield path, OLDEST[version]
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Python with the oldest release that can be had, and nothing else."""
-    path, release = min(interpreters(), key=lambda each: tuple(map(int, each[1].split("."))))
+    found = [(OLDEST[version], path) for version, path in interpreters(OLDEST).items()]
+    release, path = min(found, key=lambda each: tuple(map(int, each[0].split("."))))
     folder = tmp_path_factory.mktemp("oldest")
     subprocess.run([path, "-m", "venv", str(folder)], check=True, capture_output=True)
     own = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")

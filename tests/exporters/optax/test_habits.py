@@ -2,6 +2,7 @@
 
 import warnings
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,5 +42,5 @@ def test_parameters_of_float64_keep_the_resolution_of_float64(optax_package: Mod
         updates, _ = transformation.update(jnp.ones_like(params), transformation.init(params), params)
         assert updates.dtype == jnp.float64
         assert ((jnp.abs(updates) > 0) & (jnp.abs(updates) < 6e-6)).all()
-        moved = optax.apply_updates(params, updates) - params
-        np.testing.assert_allclose(moved, updates, atol=2e-13)
+        moved: Any = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(moved - params, updates, atol=2e-13)

@@ -309,7 +309,8 @@ class Mnemosyne(torch.optim.Optimizer):
         buckets = self._buckets()
         if not buckets:
             return
-        clock = self._counters
+        # A graph that `torch.compile` traces may hold a tensor under one name only.
+        clock = self.param_groups[0]
         options: dict[str, list[float | Tensor]] = {
             "hyper.lr": [group["lr"] for group in self.param_groups],
             "hyper.weight_decay": [group["weight_decay"] for group in self.param_groups],
@@ -418,6 +419,8 @@ class Mnemosyne(torch.optim.Optimizer):
 
     def _move_counters(self, kind: _Kind | None) -> None:
         """Moves the counters to where the parameters are, which may be elsewhere since the optimizer was made."""
+        if self.param_groups and "step" not in self.param_groups[0]:
+            self._share_counters()
         if kind is not None and self._counters["step"].device != kind[0]:
             is_meta = self._counters["step"].is_meta
             self._counters = {
