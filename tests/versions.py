@@ -53,7 +53,8 @@ ROWS = (
     # torch 2.9 is the first with one setting of precision for CUDA and one for CPUs.
     Row("between", "3.12", "torch==2.9.1", "jax==0.11.0"),
     Row("pinned", "3.12", pinned("torch"), "jax"),
-    Row("newest", "3.13", "torch", "jax"),
+    # torch says so of Python 3.13.0.
+    Row("newest", "3.13", "torch", "jax", ("Guards may run slower on Python 3.13.0",)),
 )
 
 

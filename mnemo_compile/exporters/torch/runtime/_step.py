@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch._guards import detect_fake_mode
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from . import _phases
 from ._partition import Part, Partition
@@ -39,7 +39,9 @@ def weights(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
 
     In `FakeTensorMode` they are made fake, and are not kept.
     """
-    fake = detect_fake_mode() if not torch.compiler.is_compiling() else None
+    # A compiler that traces has a mode of its own, which is not in force where this is called.
+    modes = [] if torch.compiler.is_compiling() else _get_current_dispatch_mode_stack()
+    fake = next((mode for mode in modes if isinstance(mode, FakeTensorMode)), None)
     if (device, dtype) not in _WEIGHTS:
         # Nothing of the modes around the first step may cling to what later steps use.
         with torch.inference_mode(False), unset_fake_temporarily():
