@@ -301,8 +301,11 @@ class Mnemosyne(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with _outside_modes():
+        if torch.compiler.is_compiling():
             self._take_step()
+        else:
+            with _outside_modes():
+                self._take_step()
         return loss
 
     def _take_step(self) -> None:
