@@ -41,7 +41,7 @@ def weights(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
     """
     # A compiler that traces has a mode of its own, which is not in force where this is called.
     modes = [] if torch.compiler.is_compiling() else _get_current_dispatch_mode_stack()
-    fake = next((mode for mode in modes if isinstance(mode, FakeTensorMode)), None)
+    fakes = [mode for mode in modes if isinstance(mode, FakeTensorMode)]
     if (device, dtype) not in _WEIGHTS:
         # Nothing of the modes around the first step may cling to what later steps use.
         with torch.inference_mode(False), unset_fake_temporarily():
@@ -51,7 +51,7 @@ def weights(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
                 for name, value in load_file(file).items()
             }
     known = _WEIGHTS[device, dtype]
-    return known if fake is None else {name: fake.from_tensor(value) for name, value in known.items()}
+    return {name: fakes[-1].from_tensor(value) for name, value in known.items()} if fakes else known
 
 
 def initial_state(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
