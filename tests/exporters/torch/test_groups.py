@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from torch import Tensor
 
 from tests.exporters.torch.test_surroundings import give_gradients, parameters, train
@@ -18,6 +18,7 @@ NAMES = ("a", "b", "c")
 
 
 @settings(max_examples=25, deadline=None)
+@example(actions=["clear", "copy", "again"], has_empty=False)
 @given(
     actions=st.lists(st.sampled_from(["reverse", "remove", "empty", "clear", "again", "save", "copy"]), max_size=6),
     has_empty=st.booleans(),

@@ -176,7 +176,7 @@ class Mnemosyne(torch.optim.Optimizer):
 
         `NotImplementedError` if the cell does not say it.
         """
-        if "context.step" not in INPUTS.get("update", ()) and "context.step" not in INPUTS.get("prepare_update", ()):
+        if not any("context.step" in names for names in INPUTS.values()):
             raise NotImplementedError(f"{NAME} does not say its step sizes; compare parameters before and after a step")
         return {
             label: size
@@ -278,16 +278,18 @@ class Mnemosyne(torch.optim.Optimizer):
             group.update(self._counters)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("_block_size", "_compile", "_precision")}
+        own = {name: getattr(self, name) for name in ("_block_size", "_compile", "_precision", "_counters")}
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        # All groups may be gone for a while. A state that is loaded comes here too, and leaves the counters.
+        counters = self._counters
         self._forget()
         self._is_made = True
+        self._counters = counters
         for group in self.param_groups:
             self._know(group)
-            self._counters = {name: group[name] for name in _CLOCK}
         self._tried = _value(self._counters["step"]) if self._counters else 0
 
     @overload

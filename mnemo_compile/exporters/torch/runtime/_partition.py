@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from ._layout import shape_numbers
-from ._parts import describe_facts, Facts, kind_of, matrices_of, Shape
-from ._phases import CHUNK_LENGTH, INPUTS
+from ._parts import describe_facts, Facts, HAS_SAMPLES, kind_of, matrices_of, Shape
+from ._phases import CHUNK_LENGTH
 from ._rows import Block, blocks, Pack, packs
 from ._tiles import OfTensor, tile_blocks
 
@@ -61,7 +61,7 @@ class Partition:
                 parts.extend(blocks(row, kind.slots, shape, length, whole))
             self.parts.extend(parts)
             self.untiled.extend([] if kind.is_tiled else parts)
-            if "encode" in INPUTS:
+            if HAS_SAMPLES:
                 self.samples.extend(packs(first, kind.slots, own, length, True, device))
             first += len(own)
         groups: dict[Shape, list[OfTensor]] = {}

@@ -6,9 +6,13 @@ from typing import NamedTuple
 
 from ._layout import TILED, Tiling, tiling
 from ._phases import INPUTS, MEMORY, TILE
+from ._plan import PLAN
 from ._roles import Axes, describe, Description
 
 Shape = tuple[int, ...]
+
+HAS_SAMPLES = any(phase.rows == "sample" for phase in PLAN if phase.name in INPUTS)
+"""Whether the cell reads a sample of a tensor's chunks."""
 
 
 class Facts(NamedTuple):
@@ -70,7 +74,7 @@ def units(facts: Facts) -> Shape:
     """
     description = describe_facts(facts)
     slots = [slot for slot in MEMORY if slot.applies_to(description.role)]
-    if "encode" in INPUTS or any(slot.per == "chunk" for slot in slots):
+    if HAS_SAMPLES or any(slot.per == "chunk" for slot in slots):
         return facts.shape
     axes = description.axes
     if axes is None or not kind_of(description).is_tiled:
