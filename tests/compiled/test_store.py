@@ -48,7 +48,8 @@ def test_any_damage_is_noticed(made: tuple[Address, pathlib.Path], data: st.Data
     (folder,) = (made[1] / "packages" / made[0].stem).glob("[0-9a-f]*/")
     with tempfile.TemporaryDirectory() as temporary:
         copy = pathlib.Path(shutil.copytree(folder, pathlib.Path(temporary) / "copy"))
-        assert read_package(copy) is not None
+        whole = read_package(copy)
+        assert whole is not None
         path = copy / data.draw(st.sampled_from(sorted(content(folder))), "path")
         raw = bytearray(path.read_bytes())
         # Without its end of line, the record says the same.
@@ -65,7 +66,10 @@ def test_any_damage_is_noticed(made: tuple[Address, pathlib.Path], data: st.Data
                 path.unlink()
             case "add":
                 (path.parent / "added.py").write_bytes(raw)
-        assert read_package(copy) is None
+        found = read_package(copy)
+        # Which release wrote the record decides nothing.
+        is_same = found is not None and (found.files, found.digest) == (whole.files, whole.digest)
+        assert found is None or (is_same and path.name == "package.json")
 
 
 def test_nothing_is_written_into_a_package_that_is_imported(address: Address, frozen: FrozenCell) -> None:
