@@ -244,6 +244,8 @@ EVERYTHING = {
     "prior": {"tile": 12, "nesterov": 0.3, "guard": 0.5, "warm_up": 0.2, "annealing": "linear", "last_step": 0.1},
 }
 """Mnemosyne with every variation that the default one lacks."""
+PRIOR = {"kind": "mnemosyne", "network": False, "momentum": [0.9], "chunk_length": 8, "prior": {"tile": 16}}
+"""A prior with small tiles."""
 
 
 @st.composite
@@ -298,6 +300,8 @@ def cell_of(kind: str) -> AbstractCell:
     """The cell of this name, with random weights if it is a Mnemosyne."""
     if kind == "everything":
         return learned(cell_config(EVERYTHING).build())
+    if kind == "prior":
+        return cell_config(PRIOR).build()
     made = {"bare": Bare, "trio": Trio, "tracks": Tracks, "levels": Levels, "tiled": Tiled}
     if kind in made:
         return made[kind]()

@@ -203,11 +203,6 @@ def test_what_cannot_hold_is_refused_in_one_sentence(prior: Make, name: str) -> 
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(DeprecationWarning, pytest.fail.Exception),
-    reason="the imaginary part of a gradient is dropped, and integers are taken for a gradient",
-)
 @pytest.mark.parametrize("dtype", [jnp.complex64, jnp.int32, jnp.bool_])
 def test_gradients_of_another_kind_than_their_parameters_are_refused(prior: Make, dtype: Any) -> None:
     transformation, param = prior(), {"w": jnp.ones(3)}

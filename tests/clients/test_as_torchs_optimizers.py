@@ -392,11 +392,6 @@ BROKEN = {
 }
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(KeyError, AttributeError, pytest.fail.Exception),
-    reason="a group without one of its keys replaces the state first, and fails later by the name of the key",
-)
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
 def test_a_state_with_broken_groups_is_refused_and_changes_nothing(make: Make, broken: Any) -> None:
     params = parameters()

@@ -1,6 +1,7 @@
 """What users of other optimizers write, and parameters of float64."""
 
 import warnings
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -44,3 +45,32 @@ def test_parameters_of_float64_keep_the_resolution_of_float64(optax_package: Mod
         assert ((jnp.abs(updates) > 0) & (jnp.abs(updates) < 6e-6)).all()
         moved: Any = optax.apply_updates(params, updates)
         np.testing.assert_allclose(moved - params, updates, atol=2e-13)
+
+
+def test_step_sizes_are_what_directions_are_multiplied_with(package_of: Callable[[str], ModuleType]) -> None:
+    """Under a constant gradient, directions stay."""
+    random = np.random.default_rng(0)
+    shapes = {"empty": (0, 3), "mlp.up_proj.weight": (16, 16), "norm.weight": (50,), "wte.weight": (20, 16)}
+    params: Any = {name: jnp.asarray(random.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    grads: Any = {name: jnp.asarray(random.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    names = [name for name in shapes if name != "empty"]
+    transformation = package_of("prior").mnemosyne(lr=lambda step: 0.5 * 2.0**step, total_steps=30)
+    update = jax.jit(transformation.update)
+    state: Any = transformation.init(params)
+    assert not state.step_sizes.any() and state.step_sizes.shape == (3,)
+    ratios = []
+    for _ in range(4):
+        updates, state = update(grads, state, params)
+        moved = [float(jnp.sqrt(jnp.mean(jnp.square(updates[name])))) for name in names]
+        ratios.append([move / float(size) for move, size in zip(moved, state.step_sizes, strict=True)])
+        params = optax.apply_updates(params, updates)
+    for later in ratios[1:]:
+        assert later == pytest.approx(ratios[0], rel=1e-3)
+    assert ratios[0][0] == pytest.approx(1, rel=0.1) and all(1 <= ratio < 2 for ratio in ratios[0][1:])
+    _, refused = update({**grads, "norm.weight": jnp.full(50, jnp.nan)}, state, params)
+    np.testing.assert_array_equal(refused.step_sizes, state.step_sizes)
+
+
+def test_a_cell_that_does_not_say_its_steps_has_none_in_its_state(package_of: Callable[[str], ModuleType]) -> None:
+    state = package_of("adam").mnemosyne().init({"w": jnp.ones(4)})
+    assert state.step_sizes.shape == (0,)

@@ -7,15 +7,10 @@ from typing import Any
 
 import pytest
 
-from mnemo_compile.cell import AbstractCell, cell_config
 from mnemo_compile.exporters.python import load_package
 from mnemo_compile.exporters.torch import TorchExporter
 from mnemo_compile.program import compile_cell
-
-TILE = 16
-CELL: AbstractCell = cell_config(
-    {"kind": "mnemosyne", "network": False, "momentum": [0.9], "chunk_length": 8, "prior": {"tile": TILE}}
-).build()
+from tests.cells import cell_of
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +18,7 @@ def tiled_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The folder that holds the package `tiles`."""
     folder = tmp_path_factory.mktemp("tiles")
     frozen: Any = types.SimpleNamespace(name="tiles", version="1.0.0", digest="0" * 64)
-    TorchExporter().emit(frozen, compile_cell(CELL), folder)
+    TorchExporter().emit(frozen, compile_cell(cell_of("prior")), folder)
     return folder
 
 

@@ -16,11 +16,12 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from mnemo_compile.step import reference
-from tests.exporters.torch.conftest import CELL
+from tests.cells import cell_of
 from tests.helpers import jitted_step
 
 Shape = tuple[int, ...]
 
+CELL = cell_of("prior")
 NAMED: dict[str, Shape] = {
     "encoder.attention.c_attn.weight": (48, 16),
     "encoder.attention.c_attn.bias": (48,),

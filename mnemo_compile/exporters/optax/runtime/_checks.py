@@ -59,6 +59,16 @@ def floating_leaves(params: Any) -> list[jax.Array]:
     return leaves
 
 
+def check_gradients(grads: Any) -> None:
+    """Raises `ValueError` for a gradient that is not of floating point."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(
+                f"the gradient at {_named(path)} has dtype {jnp.result_type(leaf)} and only floating point can be a "
+                "gradient; give what jax.grad computes for the parameters"
+            )
+
+
 def leaves_like(params: Any, tree: Any, what: str, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
     """The arrays of a tree with the parameters' structure and these shapes. Any other tree raises `ValueError`."""
     expected = jax.tree_util.tree_leaves_with_path(params)

@@ -14,7 +14,7 @@ import optax
 from safetensors.numpy import load_file
 
 from . import _phases
-from ._checks import check_options, check_state, floating_leaves, leaves_like
+from ._checks import check_gradients, check_options, check_state, floating_leaves, leaves_like
 from ._layout import Layout, MemorySlot
 from ._partition import partition
 from ._phases import CHUNK_LENGTH, INPUTS, MEMORY, SAMPLE_CHUNKS, STATE, TILE
@@ -43,6 +43,16 @@ class MnemosyneState(NamedTuple):
     """
     recall: dict[str, jax.Array]
     """The state of `recall`, with a row per tensor in the order of the tree's leaves. Empty tensors have no row."""
+    step_sizes: jax.Array
+    """What each tensor's direction was multiplied with in the last step that was taken, to be logged.
+
+    It has a number per tensor, in the order of the tree's leaves without empty ones. Entries of directions are about 1
+    where gradients agree from step to step. It is empty if the cell does not say its step sizes.
+    """
+
+
+_SIZE = "context.step"
+"""The name of a step size, in cells that say it."""
 
 
 @functools.cache
@@ -117,6 +127,7 @@ def mnemosyne(
                 name: jnp.tile(_weights()[f"initial.{name}"], (tensors, *(1 for _ in shape)))
                 for name, shape in STATE.items()
             },
+            step_sizes=jnp.zeros(tensors if _says_sizes() else 0, jnp.float32),
         )
 
     def update(
@@ -129,7 +140,9 @@ def mnemosyne(
         descriptions, shapes = descriptions_of(params, roles), [jnp.shape(leaf) for leaf in leaves]
         places = [place for place, leaf in enumerate(leaves) if jnp.size(leaf)]
         check_state(state, len(places))
-        trees = {"param": leaves, "grad": leaves_like(params, updates, "the gradients", shapes)}
+        grads = leaves_like(params, updates, "the gradients", shapes)
+        check_gradients(updates)
+        trees = {"param": leaves, "grad": grads}
         tensors: Tensors = {
             name: {tensor: jnp.asarray(arrays[place]) for tensor, place in enumerate(places)}
             for name, arrays in trees.items()
@@ -155,7 +168,7 @@ def mnemosyne(
         present = tuple(descriptions[place] for place in places)
         layout = Layout(tuple(shapes[place] for place in places), CHUNK_LENGTH, SAMPLE_CHUNKS, TILE, present)
         with products_in(precision):
-            tensors, next_state, finite = _step(layout, tensors, rows, block)
+            tensors, next_state, sizes, finite = _step(layout, tensors, rows, block)
 
         def unflatten(name: str, old: Sequence[Any]) -> Any:
             new = {places[tensor]: array for tensor, array in tensors[name].items()}
@@ -171,6 +184,7 @@ def mnemosyne(
                 name: next_state[f"state.{name}"].astype(value.dtype) if next_state else value
                 for name, value in state.recall.items()
             },
+            step_sizes=jnp.where(finite, sizes, state.step_sizes),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -186,7 +200,11 @@ def _log_ambiguous(names: Sequence[str], descriptions: Sequence[Description]) ->
         )
 
 
-def _step(layout: Layout, tensors: Tensors, rows: Rows, block: int) -> tuple[Tensors, Rows, jax.Array]:
+def _says_sizes() -> bool:
+    return any(_SIZE in names for names in INPUTS.values())
+
+
+def _step(layout: Layout, tensors: Tensors, rows: Rows, block: int) -> tuple[Tensors, Rows, jax.Array, jax.Array]:
     """Runs every phase of the plan, in order.
 
     **Arguments:**
@@ -198,11 +216,12 @@ def _step(layout: Layout, tensors: Tensors, rows: Rows, block: int) -> tuple[Ten
 
     **Returns:**
 
-    The tensors with each gradient replaced by its update, the next state, and whether the gradients are finite.
+    The tensors with each gradient replaced by its update, the next state, the step sizes, and whether the gradients are
+    finite.
     """
     count, finite = len(layout.shapes), jnp.array(True)
     if not count:
-        return tensors, {}, finite
+        return tensors, {}, jnp.zeros(0, jnp.float32), finite
     # Updates overwrite gradients, so a gradient needs a dtype that can hold the parameter's numbers.
     dtypes = {tensor: param.dtype for tensor, param in tensors["param"].items()}
     grads = tensors["grad"].items()
@@ -219,7 +238,8 @@ def _step(layout: Layout, tensors: Tensors, rows: Rows, block: int) -> tuple[Ten
         next_state.update((name, value) for name, value in outputs.items() if group_of(name) in CARRIED)
         rows.update((name, value) for name, value in outputs.items() if group_of(name) not in CARRIED)
     updates = {tensor: update.astype(dtypes[tensor]) for tensor, update in runner.tensors["grad"].items()}
-    return {**runner.tensors, "grad": updates}, next_state, finite
+    sizes = rows[_SIZE] * rows["hyper.lr"] if _SIZE in rows else jnp.zeros(0)
+    return {**runner.tensors, "grad": updates}, next_state, sizes.astype(jnp.float32), finite
 
 
 def _runs() -> list[tuple[Phase, ...]]:

@@ -30,6 +30,8 @@ _PRETRAINED = {None: -1.0, False: 0.0, True: 1.0}
 _LOGGER = logging.getLogger(__name__)
 _KEYS = (*_SLOTS, *(["recall"] if STATE else []))
 """Keys of a parameter's state: its memory slots, and the state of `recall` as one vector."""
+_OPTIONS = ("lr", "weight_decay", "total_steps", "pretrained", "role")
+"""Keys of a group: what a user chooses."""
 _CLOCK = ("step", "skipped")
 """Keys of a group: the numbers of steps taken and refused. All groups hold the same tensors."""
 _SMALLEST_LR = 0.01
@@ -239,6 +241,7 @@ class Mnemosyne(torch.optim.Optimizer):
     def _checked(self, state_dict: Mapping[str, Any]) -> list[tuple[Tensor, Mapping[str, Any]]]:
         """Each parameter and its saved state, if this optimizer saved it."""
         _check_cell(state_dict["param_groups"])
+        _check_keys(state_dict["param_groups"])
         pairs = []
         for number, (saved, group) in enumerate(zip(state_dict["param_groups"], self.param_groups, strict=False)):
             # Names come with the saved group, or are those that the parameters have here.
@@ -646,6 +649,22 @@ def _check_cell(groups: Iterable[Mapping[str, Any]]) -> None:
                 f"group {number} of this state was saved by {saved}, and this is {_title(_CELL)}; load it into the "
                 "optimizer that saved it"
             )
+
+
+def _check_keys(groups: Iterable[Mapping[str, Any]]) -> None:
+    """Raises a `ValueError` unless the saved groups have what a step reads of a group."""
+    for number, group in enumerate(groups):
+        missing = [name for name in (*_OPTIONS, *_CLOCK) if name not in group]
+        if missing:
+            raise ValueError(
+                f"group {number} of this state lacks {', '.join(missing)}; load the whole of what state_dict gave"
+            )
+        for name in _CLOCK:
+            if not isinstance(group[name], Tensor) or group[name].numel() != 1:
+                raise ValueError(
+                    f"{name} of group {number} of this state must be a tensor with one number, not {group[name]!r}; "
+                    "load the whole of what state_dict gave"
+                )
 
 
 def _title(cell: Mapping[str, Any]) -> str:
