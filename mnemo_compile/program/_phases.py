@@ -122,7 +122,8 @@ def compile_cell(cell: AbstractCell, watch: Watch | None = None) -> CompiledCell
     The programs. A cell that cannot be compiled raises `MnemoError` with the line that is the cause.
     """
     weights = cell_weights(cell)
-    traced = {name: _trace(cell, name, weights, inputs) for name, inputs in phase_inputs(cell).items()}
+    # CPython 3.13.0 crashes where JAX names the holder of a leak, if the comprehension's variable is a cell below.
+    traced = {each: _trace(cell, each, weights, inputs) for each, inputs in phase_inputs(cell).items()}
     needed: set[str] = set()
     optimised: dict[str, Program] = {}
     for name in reversed(traced):

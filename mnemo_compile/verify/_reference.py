@@ -88,14 +88,18 @@ class Reference:
 
 
 def trajectory_errors(export: AbstractExport, history: Trajectory) -> tuple[float, float]:
-    """The largest error that one step adds to a parameter tensor, and the largest of a tensor after the last step."""
+    """The largest error that one step adds to a parameter tensor, and the largest of a tensor after the last step.
+
+    What a step adds is relative to the tensor before or after it, whichever is larger. A step that takes nearly all of
+    a number off leaves the rounding of what was there before.
+    """
     rollout = export.start(history.params, **history.options)
     before = true_before = list(history.params.values())
     added: list[float] = [0.0]
     for grads, true_after in zip(history.grads, history.results, strict=True):
         after = rollout.step(grads)
         added.extend(
-            distance(wide(new) - old - (true_new - true_old), true_new)
+            distance(wide(new) - old - (true_new - true_old), max(true_new, true_old, key=np.linalg.norm))
             for new, old, true_new, true_old in zip(after, before, true_after, true_before, strict=True)
         )
         before, true_before = after, true_after

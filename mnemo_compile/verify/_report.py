@@ -44,7 +44,10 @@ class VerificationReport(AbstractDocument):
     phases: dict[str, float]
     """For each phase the largest error of any output, over all regimes and numbers of rows."""
     step_error: float
-    """The largest error that a step adds to a parameter tensor, ‖Δx − Δy‖ / ‖y‖, over all steps, tensors and runs."""
+    """The largest error that a step adds to a parameter tensor, over all steps, tensors and runs.
+
+    It is ‖Δx − Δy‖ over the larger norm of y before and after the step.
+    """
     drift: float
     """The largest error of a parameter tensor after the last step of a run."""
     regimes: tuple[str, ...] = tuple(dict.fromkeys(regime for regime, _ in SEGMENTS))

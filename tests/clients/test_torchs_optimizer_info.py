@@ -132,7 +132,8 @@ def checks(info: Any) -> type[unittest.TestCase]:
                 optimizer = None
                 if mistake.error_on is common.OptimizerErrorEnum.STEP_ERROR:
                     optimizer = optim_info.optim_cls(params, **given.kwargs)
-                with warnings.catch_warnings(), self.assertRaisesRegex(mistake.error_type, mistake.error_regex):
+                expected: Any = self.assertRaisesRegex(mistake.error_type, mistake.error_regex)
+                with warnings.catch_warnings(), expected:
                     warnings.simplefilter("error")
                     optimizer.step() if optimizer else optim_info.optim_cls(params, **given.kwargs)
 
