@@ -141,6 +141,7 @@ def test_frozen_tensors_and_the_end_of_the_cosine_leave_distances_finite() -> No
         np.testing.assert_array_equal(carry.teacher.count, carry.inner.optimizer.step)
 
 
+@pytest.mark.slow
 def test_the_rate_is_tuned_once_for_the_family_and_is_a_good_one() -> None:
     loop = loop_of(QUADRATIC, KNOWN, adam(), steps=HORIZON)
     estimator, weights = Imitation(tasks=2, truncations=1), weights_of(loop)
@@ -197,7 +198,7 @@ def distances_of(machine: MetaStep, meta_steps: int) -> tuple[list[float], Any]:
     return distances, state
 
 
-@pytest.mark.parametrize("faster", [0.3, 2.0])
+@pytest.mark.parametrize("faster", [2.0, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_descent_finds_the_teachers_rate(faster: float) -> None:
     step, begin = of_a_family()
     carry = begin(jax.random.key(0))
@@ -225,6 +226,7 @@ def of_a_family() -> tuple[Any, Any]:
     return jax.jit(step), jax.jit(lambda key: estimator.init(loop, weights, key))
 
 
+@pytest.mark.slow
 def test_a_run_imitates(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "adam.toml"
     path.write_text(ADAM)

@@ -25,9 +25,9 @@ def test_the_losses_are_the_first_of_a_training_with_adamw(line: TaskConfig) -> 
     "changes",
     [
         {"data": {"kind": "iris", "permuted_inputs": True}},
-        {"label_noise": 0.5},
         {"loss": "hinge"},
-        {"batch": 9},
+        pytest.param({"label_noise": 0.5}, marks=pytest.mark.slow),
+        pytest.param({"batch": 9}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ from mnemo_compile.meta.evaluation._baselines import BASELINES, TUNED, UNTUNED
 from mnemo_compile.meta.evaluation._fingerprint import fingerprint
 from mnemo_compile.meta.evaluation._tuning import Result, tune
 
-QUICK = {("valid", "mlp-tanh-digits"), ("valid", "quadratic"), ("valid", "large-batch-clusters")}
+QUICK = {("valid", "quadratic")}
 """Tasks whose fingerprints take seconds."""
 
 
