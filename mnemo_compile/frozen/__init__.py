@@ -18,9 +18,12 @@ from ._document import (
 )
 from ._files import (
     check_file as check_file,
+    check_writable as check_writable,
     FileRecord as FileRecord,
+    new_folder as new_folder,
     read_file as read_file,
     record_of as record_of,
+    replace_file as replace_file,
     Sha256 as Sha256,
     staged_folder as staged_folder,
     write_file as write_file,

@@ -1,18 +1,20 @@
 """Files that are checked before use, and folders that appear whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from typing import Annotated
 
 import pydantic
 
+from .._interrupts import cleaned_up, temporary_folder, uninterrupted
 from ..errors import MnemoError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -61,15 +63,46 @@ def write_file(path: pathlib.Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace_file(path: pathlib.Path, content: bytes) -> None:
+    """Puts a file in the place of another, which stays whole until then."""
+    fresh = path.with_name(f".{path.name}-{os.getpid()}")
+    with cleaned_up(lambda: fresh.unlink(missing_ok=True)):
+        write_file(fresh, content)
+        os.replace(fresh, path)
+
+
+def check_writable(folder: pathlib.Path) -> None:
+    """Raises `MnemoError` where a folder, which may not exist yet, cannot be written into. It makes nothing."""
+    place = pathlib.Path(os.path.realpath(folder))
+    while not os.path.lexists(place):
+        place = place.parent
+    with writing(folder), tempfile.TemporaryFile(dir=place):
+        pass
+
+
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
     """Turns an `OSError`, such as a full disk or a lack of permissions, into a `MnemoError`."""
     try:
         yield
     except OSError as error:
-        raise MnemoError(
-            f"{path} cannot be written ({error.strerror or error}); free some space or name another folder"
-        ) from None
+        fix = "free some space or name another folder" if error.errno in _FULL else "name another folder"
+        raise MnemoError(f"{path} cannot be written ({error.strerror or error}); {fix}") from None
+
+
+@contextlib.contextmanager
+def new_folder(folder: pathlib.Path) -> Iterator[None]:
+    """Makes a folder, and those above it, unless they are there. What is empty when the block ends goes again."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+
+    def remove_empty() -> None:
+        with contextlib.suppress(OSError):
+            for each in missing:
+                each.rmdir()
+
+    with cleaned_up(remove_empty):
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
 
 
 @contextlib.contextmanager
@@ -86,23 +119,20 @@ def staged_folder(target: pathlib.Path, replaceable: Collection[str] = ()) -> It
     # If the target is a link, the folder behind it is replaced, and the link stays.
     target = pathlib.Path(os.path.realpath(target))
     _refuse_others(target, replaceable)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target), new_folder(target.parent):
         empty = target.is_dir() and not any(target.iterdir())
         # A rename is atomic only within one file system. An empty folder may be a mount, so this goes inside it.
         place = target if empty else target.parent
-        outer = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=place))
-        try:
+        with temporary_folder(place, f".{target.name}.", ".part") as outer:
             new = outer / "new"
             new.mkdir()
             yield new
-            if empty:
-                _move_all(new, target)
-            else:
-                _refuse_others(target, replaceable)
-                _replace(target, new, outer / "old")
-        finally:
-            shutil.rmtree(outer, ignore_errors=True)
+            with uninterrupted():
+                if empty:
+                    _move_all(new, target)
+                else:
+                    _refuse_others(target, replaceable)
+                    _replace(target, new, outer / "old")
 
 
 def _move_all(source: pathlib.Path, target: pathlib.Path) -> None:

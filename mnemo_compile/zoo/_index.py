@@ -1,9 +1,8 @@
 """The index of a zoo: its cells, and the size and hash of each of their files."""
 
-import difflib
-
 import pydantic
 
+from .._suggestions import did_you_mean
 from ..errors import MnemoError
 from ..frozen import (
     AbstractDocument,
@@ -99,6 +98,6 @@ class Index(AbstractDocument):
         raise MnemoError(f"the zoo has no such version of {reference.name}; it has {available}")
 
     def _alternatives(self, name: str) -> str:
-        nearest = difflib.get_close_matches(name, self.names, n=1)
-        suggestion = f"; did you mean {nearest[0]}" if nearest else ""
-        return f", which has {', '.join(self.names)}{suggestion}" if self.names else ", which is empty"
+        if not self.names:
+            return ", which is empty"
+        return f", which has {', '.join(self.names)}{did_you_mean(name, self.names)}"

@@ -3,22 +3,24 @@
 import hashlib
 import os
 import pathlib
-import tempfile
+import shutil
 
 import filelock
 import pydantic
 
 from .._cache import cache_folder
+from .._interrupts import uninterrupted
 from ..errors import MnemoError, UsageError
 from ..frozen import (
     bundle_bytes,
     dump_document,
     first_problem,
     FrozenCell,
+    new_folder,
     record_of,
     rename,
+    replace_file,
     save,
-    write_file,
     writing,
 )
 from ._fetch import LOCK_SECONDS, open_zoo
@@ -55,42 +57,42 @@ def publish(frozen: FrozenCell, zoo: pathlib.Path, *, name: str, version: str, d
         )
     except pydantic.ValidationError as error:
         raise UsageError(f"the cell cannot be published: {first_problem(error)}") from None
-    with writing(zoo), _lock(zoo):
-        zoo.mkdir(parents=True, exist_ok=True)
-        if not (zoo / INDEX_FILE).exists():
-            _begin(zoo)
-        index = open_zoo(str(zoo)).index
+    with writing(zoo), _lock(zoo), new_folder(zoo):
+        index = _read_index(zoo)
         if any(other.reference == entry.reference for other in index.entries):
             raise MnemoError(f"{entry.reference} is already in {zoo} and stays as it is; raise the version")
-        save(renamed, zoo / entry.folder)
         entries = sorted((*index.entries, entry), key=lambda entry: (entry.name, parse_version(entry.version)))
-        _write_index(zoo, Index(entries=tuple(entries)))
+        _add(renamed, zoo / entry.folder, zoo / INDEX_FILE, Index(entries=tuple(entries)))
     return entry
 
 
 def _lock(zoo: pathlib.Path) -> filelock.BaseFileLock:
     """A lock outside the folder of the zoo, because the zoo may be under version control."""
     folder = cache_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(os.path.realpath(zoo).encode()).hexdigest()
     return filelock.FileLock(folder / f"{key}.lock", timeout=LOCK_SECONDS)
 
 
-def _begin(zoo: pathlib.Path) -> None:
+def _read_index(zoo: pathlib.Path) -> Index:
+    """The index of a zoo; an empty one for a folder that is to become a zoo."""
+    if (zoo / INDEX_FILE).exists():
+        return open_zoo(str(zoo)).index
     other = next(zoo.iterdir(), None)
     if other is not None:
         raise MnemoError(f"{zoo} is not a zoo: it holds {other.name} and no {INDEX_FILE}; name a zoo or a new folder")
-    _write_index(zoo, Index())
+    return Index()
 
 
-def _write_index(zoo: pathlib.Path, index: Index) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{INDEX_FILE}.", suffix=".part", dir=zoo)
-    os.close(handle)
-    path = pathlib.Path(temporary)
-    try:
-        write_file(path, dump_document(index))
-        # mkstemp makes files that only their owner can read.
-        path.chmod(0o644)
-        path.replace(zoo / INDEX_FILE)
-    finally:
-        path.unlink(missing_ok=True)
+def _add(frozen: FrozenCell, folder: pathlib.Path, path: pathlib.Path, index: Index) -> None:
+    """Writes the bundle of a cell and then the index that lists it, or neither."""
+    existed = folder.exists()
+    with uninterrupted(), new_folder(folder.parent):
+        save(frozen, folder)
+        try:
+            replace_file(path, dump_document(index))
+        except BaseException:
+            if not existed:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from mnemo_compile.errors import MnemoError, UsageError
-from mnemo_compile.frozen import FrozenCell, save
-from mnemo_compile.zoo import _publish, open_zoo, parse_reference, publish
+from mnemo_compile.frozen import _files, FrozenCell, save
+from mnemo_compile.zoo import open_zoo, parse_reference, publish
 
 Freeze = Callable[..., FrozenCell]
 
@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_the_index(freeze_small: Freeze, zoo_folder: pathlib.
         path.write_bytes(content[:7])
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(_publish, "write_file", fail)
+    monkeypatch.setattr(_files, "write_file", fail)
     before = (zoo_folder / "index.json").read_bytes()
     with pytest.raises(MnemoError, match="cannot be written .No space left on device."):
         publish(freeze_small(), zoo_folder, name="a", version="1.0.0")
