@@ -45,6 +45,9 @@ def export(
     largest relative error of each phase and of a whole step, and the drift over 100 steps. The programs of
     --print-after go to standard error.
 
+    A folder DIR/TARGET is replaced only if it is an export of a cell of the same name, and no file in it was added or
+    changed.
+
     \b
     Example:
       mnemo export mnemosyne-tiny --target torch --target onnx --out build

@@ -3,7 +3,7 @@
 import pathlib
 
 from ..errors import MnemoError
-from ..frozen import AbstractDocument, load_bundle, read_document, read_file
+from ..frozen import AbstractDocument, FileRecord, load_bundle, read_document, read_file
 from ..program import compile_cell
 from ..verify import Reference, VerificationReport
 from ._targets import exporter_of
@@ -24,6 +24,8 @@ class ExportDocument(AbstractDocument):
     version: str
     digest: str
     """Digest of the cell."""
+    files: dict[str, FileRecord]
+    """The other files of the export, by path. It is replaced only where they are the only ones, and unchanged."""
 
 
 def exports_in(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -31,6 +33,11 @@ def exports_in(folder: pathlib.Path) -> list[pathlib.Path]:
     if (folder / MARKER).is_file():
         return [folder]
     return sorted(marker.parent for marker in folder.glob(f"*/{MARKER}"))
+
+
+def read_marker(folder: pathlib.Path) -> ExportDocument:
+    """What an export says of itself. Raises `MnemoError` where that cannot be read."""
+    return read_document(ExportDocument, read_file(folder / MARKER, _MARKER_LIMIT), str(folder / MARKER))
 
 
 def verify_export(folder: pathlib.Path) -> VerificationReport:
@@ -44,11 +51,10 @@ def verify_export(folder: pathlib.Path) -> VerificationReport:
 
     The report, passed or not. Missing or damaged files raise `MnemoError`.
     """
-    where = str(folder / MARKER)
-    marker = read_document(ExportDocument, read_file(folder / MARKER, _MARKER_LIMIT), where)
+    marker = read_marker(folder)
     frozen = load_bundle(folder / CELL)
     if frozen.identity != (marker.name, marker.version, marker.digest):
-        raise MnemoError(f"{where} names another cell than the bundle beside it; export it again")
+        raise MnemoError(f"{folder / MARKER} names another cell than the bundle beside it; export it again")
     exporter = exporter_of(marker.target)
     reference = Reference(frozen.cell(), compile_cell(frozen.cell()))
     return reference.compare(exporter.name, frozen, exporter.open(frozen, folder))

@@ -1,11 +1,12 @@
 """An export is verified, written whole or not at all, and the same every time."""
 
 import pathlib
+from collections.abc import Callable
 
 import pytest
 
 from mnemo_compile.errors import MnemoError, UsageError
-from mnemo_compile.exporters import export, targets
+from mnemo_compile.exporters import export, targets, verify_export
 from mnemo_compile.frozen import FrozenCell
 
 
@@ -55,6 +56,42 @@ def test_an_export_is_replaced_and_anything_else_refused(frozen: FrozenCell, tmp
     with pytest.raises(MnemoError, match="is left as it is; name another folder"):
         export(frozen, ["torch", "onnx"], tmp_path)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_is_deleted_that_the_export_did_not_write(
+    frozen: FrozenCell, freeze_small: Callable[..., FrozenCell], tmp_path: pathlib.Path
+) -> None:
+    export(frozen, ["torch"], tmp_path)
+    (tmp_path / "notes.txt").write_text("beside the exports")
+    package = tmp_path / "torch" / "small_cell"
+
+    def refused(cell: FrozenCell, said: str) -> None:
+        before = contents(tmp_path)
+        with pytest.raises(MnemoError, match=said) as caught:
+            export(cell, ["torch", "onnx"], tmp_path)
+        assert "\n" not in str(caught.value)
+        assert contents(tmp_path) == before
+
+    refused(freeze_small(7, name="other-cell"), "is the export of small-cell and is left as it is; name another folder")
+    (package / "results.txt").write_text("mine")
+    refused(frozen, "small_cell/results.txt was added or changed after the export")
+    (package / "results.txt").unlink()
+    (package / "link").symlink_to(tmp_path / "nowhere")
+    refused(frozen, "torch cannot be read")
+    (package / "link").unlink()
+    text = (package / "__init__.py").read_text()
+    (package / "__init__.py").write_text(text + "# a change of mine\n")
+    refused(frozen, "small_cell/__init__.py was added or changed after the export")
+    (package / "__init__.py").write_text(text)
+    marker = (tmp_path / "torch" / "export.json").read_text()
+    (tmp_path / "torch" / "export.json").write_text("{}")
+    refused(frozen, "export.json is not valid: .*; remove .*torch, or name another folder")
+    (tmp_path / "torch" / "export.json").write_text(marker)
+    # A newer version of the cell takes the place of the older one.
+    export(freeze_small(8), ["torch"], tmp_path)
+    assert verify_export(tmp_path / "torch").passed
+    assert (tmp_path / "notes.txt").read_text() == "beside the exports"
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(frozen: FrozenCell, tmp_path: pathlib.Path) -> None:
