@@ -1,3 +1,3 @@
 """The command line, `mnemo`."""
 
-from ._main import main as main
+from ._process import main as main

@@ -52,19 +52,10 @@ for command in (export, inspect, meta_train, evaluate, zoo, download, doctor):
     mnemo.add_command(command)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line.
-
-    **Arguments:**
-
-    - `arguments`: the words after `mnemo`; those of this process by default.
-
-    **Returns:**
-
-    The exit code: 0 done, 1 the work failed, 2 the call was wrong, 130 stopped from the keyboard.
-    """
+def run(arguments: Sequence[str]) -> int:
+    """Runs the words after `mnemo`, and gives the exit code. An interruption is a `KeyboardInterrupt`."""
     try:
-        code = mnemo.main(arguments, prog_name="mnemo", standalone_mode=False)
+        code = mnemo.main(list(arguments), prog_name="mnemo", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
     except MnemoError as error:
@@ -73,8 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         context = getattr(error, "ctx", None)
         help = f"; see: {context.command_path} --help" if context else ""
         return _fail(error.format_message().rstrip(".") + help, error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("stopped", 130)
+    except click.Abort as abort:
+        # What it came from is set as its context, and hidden.
+        raise abort.__context__ or KeyboardInterrupt from None
     except BrokenPipeError:
         _abandon_stdout()
         return 1

@@ -14,6 +14,7 @@ from ._console import message
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path), metavar="RUN", help="The run's folder.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long to meta-train.")
 @click.option("--steps", type=click.IntRange(min=1), help="How many meta-steps to take, instead of --minutes.")
+@click.option("--name", help="Name of the cell; that of the run's folder by default.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of weights and tasks.")
 @click.option(
     "--from",
@@ -42,6 +43,7 @@ def meta_train(
     out: pathlib.Path,
     minutes: float | None,
     steps: int | None,
+    name: str | None,
     seed: int | None,
     origin: str | None,
     resume: bool,
@@ -53,7 +55,8 @@ def meta_train(
 ) -> None:
     """Meta-train a cell on freshly drawn tasks, and freeze it.
 
-    RUN gets checkpoints, metrics, a curve and, at the end, the bundle. Ctrl-C saves; --resume goes on.
+    RUN gets checkpoints, metrics, a curve and, at the end, the bundle. Ctrl-C saves after the meta-step, for at most
+    ten seconds, and a second one ends at once; --resume goes on.
 
     Tasks lie on all devices. On several hosts, start this on each with the same arguments and its own --process. Only
     process 0 needs RUN.
@@ -75,8 +78,10 @@ def meta_train(
     _check_place(coordinator, processes, process)
     if plot and not resume and _draws(out, coordinator):
         return
-    from ..meta import meta_train
+    from ..meta import cell_name, meta_train
 
+    if name is not None or not resume:
+        _check_name(name or cell_name(out))
     place = None
     if coordinator is not None:
         from ..meta import Place
@@ -88,13 +93,23 @@ def meta_train(
         from ..meta import Start
 
         start = Start(origin, load(origin))
-    how = {"minutes": minutes, "steps": steps, "seed": seed, "overrides": overrides, "start": start}
+    how = {"minutes": minutes, "steps": steps, "name": name, "seed": seed, "overrides": overrides, "start": start}
     meta_train(preset, out, **how, resume=resume, draw=plot, place=place)
     if plot:
         import jax
 
         if jax.process_index() == 0:
             print(out / "curve.png")
+
+
+def _check_name(name: str) -> None:
+    """Refuses the name of a model that ships, which would be taken for the cell of the run."""
+    from ..zoo import is_reference, open_zoo
+
+    if not is_reference(name) or "@" in name:
+        raise UsageError(f"--name takes lower-case letters, digits and single hyphens, such as my-cell, not '{name}'")
+    if name in open_zoo().index.names:
+        raise UsageError(f"{name} is the name of a model that ships with this package; give another --name")
 
 
 def _draws(out: pathlib.Path, coordinator: str | None) -> bool:

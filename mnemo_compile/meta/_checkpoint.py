@@ -10,6 +10,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
+from .._interrupts import cleaned_up
+
 Tree = TypeVar("Tree")
 
 
@@ -46,12 +48,12 @@ class Checkpoints:
         """Writes the state, unless this meta-step has a checkpoint already."""
         if self.latest() == meta_step:
             return
-        try:
+        with cleaned_up(self._remove_unfinished):
             self._manager.save(meta_step, args=ocp.args.StandardSave(_numbered(state)))
-        except BaseException:
-            for unfinished in self._folder.glob("*.orbax-checkpoint-tmp"):
-                shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+
+    def _remove_unfinished(self) -> None:
+        for unfinished in self._folder.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def restore(self, template: Tree) -> Tree:
         """The newest state, in the structure of `template` and with arrays of its shapes."""

@@ -14,6 +14,7 @@ import pydantic
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..cell import AbstractCell, cell_weights, CellConfig, weight_name
+from ..frozen import CellName
 from .estimators import (
     AbstractEstimator,
     EvolutionStrategies,
@@ -189,6 +190,8 @@ class RunConfig(_Section):
     """Time of meta-training without compilation, if the call sets neither minutes nor steps."""
     checkpoint_seconds: Annotated[float, pydantic.Field(ge=0)] = 30.0
     """Time between checkpoints: a killed run loses at most this."""
+    name: CellName | None = None
+    """Name of the cell that the run makes; by default that of the run's folder."""
     start: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")] | None = None
     """Digest of the cell whose weights the run starts from, which the call names; by default a fresh cell."""
     cell: CellConfig
@@ -232,7 +235,7 @@ class RunConfig(_Section):
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that determines the weights after a given number of meta-steps."""
-        determined = self.model_dump_json(exclude={"minutes", "checkpoint_seconds"})
+        determined = self.model_dump_json(exclude={"minutes", "checkpoint_seconds", "name"})
         return hashlib.sha256(determined.encode()).hexdigest()
 
 

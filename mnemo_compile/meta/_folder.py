@@ -2,14 +2,17 @@
 
 import contextlib
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import filelock
 import numpy as np
 from jaxtyping import PyTree
 
+from .._interrupts import cleaned_up
 from ..errors import MnemoError, UsageError
-from ..frozen import FrozenCell, save, writing
+from ..frozen import FrozenCell, new_folder, replace_file, save, writing
 from ._checkpoint import Checkpoints
 from ._config import RunConfig
 from ._processes import first_does, from_first, gathered
@@ -18,6 +21,8 @@ from .monitor import Monitor, plot
 CONFIG = "config.json"
 BUNDLE = "bundle"
 CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+"""The file that the process of the run has locked; the system frees it when the process is gone."""
 
 T = TypeVar("T")
 Tree = TypeVar("Tree", bound=PyTree[np.ndarray])
@@ -33,9 +38,13 @@ class RunFolder:
     def __init__(self, path: pathlib.Path, config: RunConfig, resume: bool):
         """Creates the folder, or with `resume` checks that it holds this run."""
         self.path = path
-        self._first(lambda: _open(path, config, resume))
-        self._checkpoints = self._first(lambda: Checkpoints(path / CHECKPOINTS))
         self._monitor: Monitor | None = None
+        with contextlib.ExitStack() as opened:
+            self._first(lambda: opened.enter_context(_lock(path, resume)))
+            self.name = self._first(lambda: _open(path, config, resume)) or cell_name(path)
+            """The name of the cell that the run makes."""
+            self._checkpoints = self._first(lambda: Checkpoints(path / CHECKPOINTS))
+            self._opened = opened.pop_all()
 
     def restore(self, template: Tree) -> Tree | None:
         """The newest checkpoint, in the structure of `template` and with its shapes; None where there is none."""
@@ -78,9 +87,10 @@ class RunFolder:
         self._first(lambda: save(frozen, self.path / BUNDLE))
 
     def close(self) -> None:
-        """Frees the resources for checkpoints."""
-        if self._checkpoints is not None:
-            self._checkpoints.close()
+        """Frees the resources for checkpoints, and the run for other processes."""
+        with self._opened:
+            if self._checkpoints is not None:
+                self._checkpoints.close()
 
     def _first(self, action: Callable[[], T]) -> T | None:
         def act() -> T:
@@ -95,23 +105,52 @@ def holds_run(path: pathlib.Path) -> bool:
     return (path / CONFIG).is_file()
 
 
-def _open(path: pathlib.Path, config: RunConfig, resume: bool) -> None:
-    file = path / CONFIG
-    if resume:
-        if not holds_run(path):
-            raise UsageError(f"there is no run in {path} to resume; leave out --resume to start one")
+def cell_name(run: pathlib.Path) -> str:
+    """The name of the cell of a run in this folder, after the folder's."""
+    name = re.sub("[^a-z0-9]+", "-", run.resolve().name.lower()).strip("-")
+    return (name if re.match("[a-z]", name) else f"cell-{name}")[:64].strip("-")
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path, resume: bool) -> Iterator[None]:
+    """Keeps other processes from the run. Creates the folder, or with `resume` checks that it holds a run."""
+    if resume and not holds_run(path):
+        raise UsageError(f"there is no run in {path} to resume; leave out --resume to start one")
+    if not holds_run(path) and path.is_dir() and any(each.name != LOCK for each in path.iterdir()):
+        raise UsageError(f"{path} holds other files: choose an empty one, or give another --out")
+    lock = filelock.FileLock(path / LOCK)
+    with new_folder(path):
         try:
-            before = RunConfig.model_validate_json(file.read_bytes())
-        except ValueError:
-            raise MnemoError(f"{file} is damaged; start a new run in another folder") from None
-        if before.fingerprint != config.fingerprint:
-            raise UsageError(
-                f"the run in {path} was started with another configuration or seed; resume it with the same, "
-                f"or choose another --out"
-            )
-        return
-    if path.is_dir() and any(path.iterdir()):
-        what = "a run: add --resume to go on with it" if holds_run(path) else "other files: choose an empty one"
-        raise UsageError(f"{path} holds {what}, or give another --out")
-    path.mkdir(parents=True, exist_ok=True)
-    file.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise MnemoError(
+                f"another process is at work on the run in {path}; wait for its end, stop it, or give another --out"
+            ) from None
+
+        def release() -> None:
+            if not holds_run(path):
+                (path / LOCK).unlink(missing_ok=True)
+            lock.release()
+
+        with cleaned_up(release):
+            if not resume and holds_run(path):
+                raise UsageError(f"{path} holds a run: add --resume to go on with it, or give another --out")
+            yield
+
+
+def _open(path: pathlib.Path, config: RunConfig, resume: bool) -> str | None:
+    """Writes the configuration, or with `resume` compares it with that of the run. Returns the name of the cell."""
+    file = path / CONFIG
+    if not resume:
+        replace_file(file, (config.model_dump_json(indent=2) + "\n").encode())
+        return config.name
+    try:
+        before = RunConfig.model_validate_json(file.read_bytes())
+    except ValueError:
+        raise MnemoError(f"{file} is damaged; start a new run in another folder") from None
+    if before.fingerprint != config.fingerprint:
+        raise UsageError(
+            f"the run in {path} was started with another configuration or seed; resume it with the same, "
+            f"or choose another --out"
+        )
+    return config.name or before.name

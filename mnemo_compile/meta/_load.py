@@ -19,7 +19,9 @@ def presets() -> dict[str, pathlib.Path]:
     return {path.stem: path for path in sorted(PRESETS.glob("*.toml"))}
 
 
-def load_config(preset: str, overrides: tuple[str, ...] = (), seed: int | None = None) -> RunConfig:
+def load_config(
+    preset: str, overrides: tuple[str, ...] = (), seed: int | None = None, name: str | None = None
+) -> RunConfig:
     """The run that a preset or a TOML file describes, with `key=value` overrides such as `inner.tasks=4`.
 
     Raises `UsageError` for a preset that does not exist, a file that is not TOML, and a key or value that does not fit.
@@ -30,6 +32,8 @@ def load_config(preset: str, overrides: tuple[str, ...] = (), seed: int | None =
         set_key(data, override)
     if seed is not None:
         data["seed"] = seed
+    if name is not None:
+        data["name"] = name
     # The cell starts from the run's seed unless it names its own.
     if isinstance(data.get("cell"), dict):
         data["cell"].setdefault("seed", data.get("seed", 0))

@@ -76,6 +76,11 @@ def join(place: Place) -> None:
         raise UsageError(f"the processes have different numbers of devices ({numbers}); give each as many")
 
 
+def leave() -> None:
+    """Parts from the other processes, which do the same. Otherwise they would fail when this one ends."""
+    jax.distributed.shutdown()
+
+
 def _reach(coordinator: str) -> None:
     """Waits until somebody listens there. If nobody does, JAX would abort the process."""
     host, _, port = coordinator.rpartition(":")

@@ -1,5 +1,9 @@
 """Compiled programs, kept on disk for the next run."""
 
+import contextlib
+import pathlib
+
+import filelock
 import jax
 
 from .._cache import cache_folder
@@ -14,6 +18,22 @@ def keep_compiled_programs() -> None:
     If the user has set a folder for them, JAX keeps using it.
     """
     if getattr(jax.config, "jax_compilation_cache_dir") is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
+        folder = cache_folder() / "programs"
+        remove_unfinished(folder)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         # With a limit JAX locks the folder, so that runs side by side read nothing half written.
         jax.config.update("jax_compilation_cache_max_size", PROGRAM_BYTES)
+
+
+def remove_unfinished(folder: pathlib.Path) -> None:
+    """Removes the programs that a process has not written to the end, because it was stopped.
+
+    JAX 0.10 would warn of such a program each time that it reads or writes one. It writes the program, and then the
+    time of its last use.
+    """
+    if not folder.is_dir():
+        return
+    with contextlib.suppress(OSError, filelock.Timeout), filelock.FileLock(folder / ".lockfile", timeout=10):
+        for program in folder.glob("*-cache"):
+            if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
+                program.unlink()

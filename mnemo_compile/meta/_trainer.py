@@ -11,21 +11,21 @@ import time
 import jax
 import numpy as np
 
+from .._interrupts import going_on_with
 from ..cell import AbstractCell
 from ..errors import UsageError
 from ..frozen import freeze, FrozenCell, Training as TrainingRecord
 from ._call import Call
 from ._config import RunConfig
-from ._folder import BUNDLE, RunFolder
-from ._interruption import Interrupted
+from ._folder import BUNDLE, holds_run, RunFolder
 from ._load import load_config
 from ._meta_step import MetaStep
-from ._processes import explaining_lost_processes, gathered, join, Place, say
+from ._processes import explaining_lost_processes, gathered, join, leave, Place, say
 from ._programs import keep_compiled_programs
 from ._records import family_names
 from ._start import first_cell, Start, starting_from
 from ._state import TrainerState
-from ._training import Training
+from ._training import Interrupted, Training
 from ._until import Until
 
 
@@ -35,6 +35,7 @@ def meta_train(
     *,
     minutes: float | None = None,
     steps: int | None = None,
+    name: str | None = None,
     seed: int | None = None,
     resume: bool = False,
     overrides: tuple[str, ...] = (),
@@ -55,6 +56,7 @@ def meta_train(
       processes only the first reads and writes it.
     - `minutes`, `steps`: when to stop: time spent in meta-steps, or their number. At most one of them; by default the
       preset's minutes.
+    - `name`: the name of the frozen cell; by default that of the run's folder.
     - `seed`: seed of weights and tasks, instead of the preset's.
     - `overrides`: `key=value`, such as `inner.tasks=4`.
     - `draw`: whether to draw `out/curve.png` with every checkpoint, and not only at the end.
@@ -68,30 +70,37 @@ def meta_train(
     **Raises:** `UsageError` for a call that does not fit, `MnemoError` for a run that cannot go on, `KeyboardInterrupt`
     after an interrupted run has saved its state.
     """
-    call = Call(preset, seed, overrides, start, place)
-    config = starting_from(load_config(preset, overrides, seed), start)
+    call = Call(preset, name, seed, overrides, start, place)
+    config = starting_from(load_config(preset, overrides, seed, name), start)
+    length = () if minutes is None else ("--minutes", f"{minutes:g}")
+    length = length if steps is None else ("--steps", f"{steps}")
+
+    def again(*options: str) -> str:
+        command = call.command(out, *options, *length)
+        return command if place is None else f"{command}, and the other processes likewise"
+
+    def command_to_go_on() -> str:
+        return again("--resume") if holds_run(out) else again()
+
     if place is not None:
         print(f"meeting the other processes at {place.coordinator} …", file=sys.stderr, flush=True)
         join(place)
     with explaining_lost_processes():
         _check_that_processes_agree(config)
         until = Until(config.minutes if minutes is None else minutes, steps)
-        with contextlib.closing(RunFolder(out, config, resume)) as folder:
+        with going_on_with(command_to_go_on), contextlib.closing(RunFolder(out, config, resume)) as folder:
             machine = _compile(config, first_cell(config, start))
             state, seconds = _restore(machine, folder)
             try:
                 state, seconds = Training(machine, folder, until, draw, state, seconds).run()
             except Interrupted as stopped:
-                length = () if minutes is None else ("--minutes", f"{minutes:g}")
-                length = length if steps is None else ("--steps", f"{steps}")
-                again = call.command(out, "--resume", *length)
                 if place is not None:
-                    again += ", and the other processes likewise"
-                say(f"saved after meta-step {stopped}; go on with: {again}")
-                raise KeyboardInterrupt from None
+                    leave()
+                line = f"stopped and saved after meta-step {stopped}; go on with: {again('--resume')}"
+                raise KeyboardInterrupt(line) from None
             length = until.option(int(state.meta_step), seconds)
-            command = call._replace(seed=config.seed, place=None).command("RUN", *length)
-            frozen = _freeze(machine, state, seconds, command)
+            command = call._replace(name=None, seed=config.seed, place=None).command("RUN", *length)
+            frozen = _freeze(machine, state, seconds, folder.name, command)
             folder.write_bundle(frozen)
     say(f"meta-trained for {int(state.meta_step)} meta-steps in {seconds / 60:.1f} min; the cell is in {out / BUNDLE}")
     return frozen
@@ -128,7 +137,7 @@ def _restore(machine: MetaStep, folder: RunFolder) -> tuple[TrainerState, float]
     return (first, 0.0) if restored is None else (machine.placed(restored[0]), float(restored[1]))
 
 
-def _freeze(machine: MetaStep, state: TrainerState, seconds: float, command: str) -> FrozenCell:
+def _freeze(machine: MetaStep, state: TrainerState, seconds: float, name: str, command: str) -> FrozenCell:
     config = machine.config
     _, figures = machine.validate(state._replace(average=state.best))
     training = TrainingRecord(
@@ -146,7 +155,7 @@ def _freeze(machine: MetaStep, state: TrainerState, seconds: float, command: str
     )
     return freeze(
         machine.cell(jax.tree.map(np.asarray, state.best)),
-        name=f"{config.cell.kind}-{config.preset}",
+        name=name,
         version="0.0.0",
         training=training,
     )

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from .._interrupts import interruptible
 from ..errors import MnemoError
 from ._folder import RunFolder
-from ._interruption import Interrupted, interruptible
 from ._meta_step import MetaStep
 from ._processes import from_first, gathered
 from ._records import family_names, validation_record
@@ -21,6 +21,10 @@ SKIPPED_AT_MOST = 10
 
 GO_ON, SAVE, STOP = range(3)
 """What all processes do next; the first one decides."""
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after this meta-step, and its state is saved."""
 
 
 class Training:

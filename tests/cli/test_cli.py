@@ -13,6 +13,7 @@ from mnemo_compile import _version
 from mnemo_compile.cli import main
 from mnemo_compile.errors import MissingExtraError, MnemoError, UsageError
 from mnemo_compile.frozen import FrozenCell, load_bundle
+from mnemo_compile.meta import cell_name
 from mnemo_compile.program import PASSES
 from mnemo_compile.step import PHASES, ROLES, TILED
 from mnemo_compile.verify import VerificationReport
@@ -383,11 +384,11 @@ def test_export_refuses(run, stub, bundle: pathlib.Path, tmp_path: pathlib.Path)
 
 def test_meta_train_hands_on_what_it_was_told(run, stub, tmp_path: pathlib.Path) -> None:
     calls = []
-    stub("meta", meta_train=lambda preset, out, **options: calls.append((preset, out, options)))
+    stub("meta", meta_train=lambda preset, out, **options: calls.append((preset, out, options)), cell_name=cell_name)
     assert run("meta-train", "tiny", "--out", tmp_path).code == 0
     told = ("--steps", "3", "--seed", "7", "--resume", "--set", "a.b=1", "--set", "c=d=e")
     assert run("meta-train", "my.toml", "--out", tmp_path, *told).code == 0
-    nothing = {"minutes": None, "steps": None, "seed": None, "resume": False, "overrides": ()}
+    nothing = {"minutes": None, "steps": None, "name": None, "seed": None, "resume": False, "overrides": ()}
     nothing |= {"draw": False, "place": None, "start": None}
     assert calls == [
         ("tiny", tmp_path, nothing),
@@ -439,10 +440,12 @@ def test_meta_train_tells_each_process_its_place(run, monkeypatch, tmp_path: pat
         (("--coordinator", "here:1", "--processes", "2", "--process", "2"), "--process 2 is not one of 2 processes"),
         (("--coordinator", "auto", "--process", "0"), "--coordinator auto finds --processes and --process itself"),
         (("--set", "=1"), "--set takes KEY=VALUE, not '=1'"),
+        (("--name", "My Cell"), "--name takes lower-case letters, digits and single hyphens"),
+        (("--name", "mnemosyne-tiny"), "mnemosyne-tiny is the name of a model that ships"),
     ],
 )
 def test_meta_train_refuses(run, stub, tmp_path: pathlib.Path, options: tuple[str, ...], said: str) -> None:
-    stub("meta", meta_train=lambda *_, **__: pytest.fail("called wrongly"))
+    stub("meta", meta_train=lambda *_, **__: pytest.fail("called wrongly"), cell_name=cell_name)
     outcome = run("meta-train", "tiny", "--out", tmp_path / "run", *options)
     assert outcome.code == 2
     assert said in outcome.error
@@ -454,7 +457,8 @@ def test_meta_train_refuses(run, stub, tmp_path: pathlib.Path, options: tuple[st
     [
         (UsageError("no such preset"), 2, "error: no such preset\n"),
         (MnemoError("it\nfailed"), 1, "error: it failed\n"),
-        (KeyboardInterrupt(), 130, "error: stopped\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+        (KeyboardInterrupt("saved; go on with: this"), 130, "saved; go on with: this\n"),
         (OSError(28, "No space left", "/a/b"), 1, "error: /a/b: No space left; free some space and try again\n"),
         (OSError(5, "Input/output error"), 1, "error: Input/output error\n"),
         (
@@ -468,7 +472,7 @@ def test_errors_become_one_sentence(run, stub, tmp_path, error: BaseException, c
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    stub("meta", meta_train=fail)
+    stub("meta", meta_train=fail, cell_name=cell_name)
     outcome = run("meta-train", "tiny", "--out", tmp_path)
     assert (outcome.code, outcome.out) == (code, "")
     assert outcome.err.lstrip("\n") == said
