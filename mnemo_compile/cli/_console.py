@@ -1,5 +1,6 @@
 """What the commands share: options, tables and JSON."""
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,8 @@ import rich.markup
 import rich.table
 import rich_click as click
 
+from .._suggestions import did_you_mean
+
 if TYPE_CHECKING:
     from ..frozen import FrozenCell
     from ..verify import VerificationReport
@@ -18,6 +21,16 @@ json_option: Callable[..., Any] = click.option("--json", "as_json", is_flag=True
 zoo_option: Callable[..., Any] = click.option(
     "--zoo", "location", metavar="URL|FOLDER", help="The zoo; the one in this package by default."
 )
+
+_UNLIMITED = 1 << 16
+"""More columns than any table has."""
+
+
+class Choice(click.Choice):
+    """A choice whose error also names what is nearest to a word."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        return super().get_invalid_choice_message(value, ctx).rstrip(".") + did_you_mean(str(value), self.choices)
 
 
 def print_json(data: Any) -> None:
@@ -31,9 +44,16 @@ def message(text: str) -> None:
 
 
 def print_table(table: rich.table.Table) -> None:
-    """Prints a table on standard output, without styles or a limit of width where that is not a terminal."""
-    width = None if sys.stdout.isatty() else 400
-    rich.console.Console(width=width, highlight=False, emoji=False).print(table)
+    """Prints a table on standard output. Where that is not a terminal, it has no styles, borders and limit of width."""
+    if sys.stdout.isatty():
+        rich.console.Console(highlight=False, emoji=False).print(table)
+        return
+    table.box, table.pad_edge, table.title_justify = None, False, "left"
+    console = rich.console.Console(file=io.StringIO(), width=_UNLIMITED, highlight=False, emoji=False)
+    with console.capture() as printed:
+        console.print(table)
+    # Every cell of a table is as wide as its column, the last one too.
+    print(*(line.rstrip() for line in printed.get().splitlines()), sep="\n")
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

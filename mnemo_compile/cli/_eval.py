@@ -6,7 +6,7 @@ import shlex
 import rich_click as click
 
 from ..errors import UsageError
-from ._console import json_option, message, print_facts, print_json, print_rows, untrained, zoo_option
+from ._console import Choice, json_option, message, print_facts, print_json, print_rows, untrained, zoo_option
 from ._eval_ladder import evaluate_on_ladder, LadderChoice, parse_multipliers
 
 
@@ -24,7 +24,7 @@ from ._eval_ladder import evaluate_on_ladder, LadderChoice, parse_multipliers
 @click.option("--task", "tasks", multiple=True, help="Only this task of the suite, or rung of the ladder; repeatable.")
 @click.option(
     "--rungs",
-    type=click.Choice(("choose", "report", "all", "large")),
+    type=Choice(("choose", "report", "all", "large")),
     help="Of the ladder: the half to choose on, the half that only reports, both (the default), or the large networks.",
 )
 @click.option(
@@ -71,6 +71,7 @@ def evaluate(
       mnemo eval mnemosyne-base --suite ladder --rungs report --out ladder
     """
     from .._refs import load
+    from ..frozen import check_writable
     from ..meta import keep_compiled_programs
     from ..meta.evaluation import (
         as_data,
@@ -87,6 +88,8 @@ def evaluate(
     )
     from ..meta.evaluation.ladder import is_ladder
 
+    if out is not None:
+        check_writable(out)
     frozen = [untrained(ref) if is_preset else load(ref, location) for ref in refs]
     options = [
         *(["--preset"] if is_preset else []),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from .. import _entry_points
+from .._suggestions import did_you_mean
 from ..errors import UsageError
-from ._console import json_option, message, print_reports, zoo_option
+from ._console import Choice, json_option, message, print_reports, zoo_option
 
 if TYPE_CHECKING:
     from ..program import Watch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--target",
     "targets",
-    type=click.Choice([*_entry_points.names(_entry_points.TARGETS), "all"]),
+    type=Choice([*_entry_points.names(_entry_points.TARGETS), "all"]),
     multiple=True,
     required=True,
     help="Where the optimizer will run. Repeatable.",
@@ -67,7 +68,8 @@ def watch(after: str) -> "Watch":
     from ..program import PASSES, Program
 
     if after != "all" and after not in PASSES:
-        raise UsageError(f"there is no pass {after!r}; the passes are {', '.join(PASSES)} and all")
+        suggestion = did_you_mean(after, (*PASSES, "all"))
+        raise UsageError(f"there is no pass {after!r}; the passes are {', '.join(PASSES)} and all{suggestion}")
 
     def show(phase: str, name: str, program: Program) -> None:
         if after in ("all", name):

@@ -5,7 +5,7 @@ from typing import Any, TYPE_CHECKING
 import rich_click as click
 
 from .. import _entry_points
-from ._console import json_option, print_facts, print_json, print_table, untrained, zoo_option
+from ._console import Choice, json_option, print_facts, print_json, print_table, untrained, zoo_option
 
 if TYPE_CHECKING:
     from ..cell import AbstractCell, MemorySlot
@@ -26,7 +26,7 @@ STAGES = ("cell", "jaxpr", "program", *_entry_points.names(_entry_points.TARGETS
 )
 @click.option(
     "--emit",
-    type=click.Choice(STAGES),
+    type=Choice(STAGES),
     help="Print a stage of the compiler instead: the configuration as JSON, the programs as JAX traces them, the "
     "optimised programs, or the code of a target.",
 )

@@ -122,7 +122,8 @@ def verify(ref: str | None, location: str | None, as_json: bool) -> None:
     """Check every file of a zoo, or of one cell, against the index.
 
     REF may also be the folder of an export, such as build or build/torch. The export is then compared with its cell
-    again, on this machine. This runs the code of an exported Python package.
+    again, on this machine. This runs the code of an exported Python package. A name in the zoo takes precedence over a
+    folder of that name; write ./NAME for the folder.
 
     \b
     Example:
@@ -130,9 +131,11 @@ def verify(ref: str | None, location: str | None, as_json: bool) -> None:
     """
     from ..zoo import is_reference, open_zoo, parse_reference
 
-    if ref is not None and not is_reference(ref) and pathlib.Path(ref).is_dir():
-        verify_exports(pathlib.Path(ref), as_json)
-        return
+    if ref is not None and pathlib.Path(ref).is_dir():
+        # As everywhere, a name in the zoo takes precedence over a folder.
+        if not is_reference(ref) or parse_reference(ref).name not in open_zoo(location).index.names:
+            verify_exports(pathlib.Path(ref), as_json)
+            return
     opened = open_zoo(location)
     entries = opened.index.entries if ref is None else (opened.index.find(parse_reference(ref)),)
     problems: dict[str, str | None] = {}

@@ -1,6 +1,7 @@
 """The targets of this package and of other installed packages, found through entry points."""
 
 from .. import _entry_points
+from .._suggestions import did_you_mean
 from ..errors import UsageError
 from ._interface import AbstractExporter
 
@@ -30,4 +31,5 @@ def exporter_of(target: str) -> AbstractExporter:
     names = targets()
     if not names:
         raise UsageError("no targets are found, as the package is not installed; in its folder run: pip install -e .")
-    raise UsageError(f"there is no target {target!r}; the targets are {', '.join(names)} and all")
+    suggestion = did_you_mean(target, (*names, "all"))
+    raise UsageError(f"there is no target {target!r}; the targets are {', '.join(names)} and all{suggestion}")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pydantic
 
-from ..cell import config_class
+from .._suggestions import did_you_mean
 from ..errors import UsageError
-from ..frozen import first_problem
 from ._config import RunConfig
+from ._problems import describe_problem
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
 
@@ -40,7 +40,7 @@ def load_config(
     try:
         return RunConfig.model_validate(data)
     except pydantic.ValidationError as error:
-        raise UsageError(f"{path}: {_problem(error, data)}") from None
+        raise UsageError(f"{path}: {describe_problem(error, RunConfig, data.get('cell'))}") from None
 
 
 def _read(preset: str, extended: tuple[pathlib.Path, ...] = ()) -> tuple[pathlib.Path, dict[str, Any]]:
@@ -50,7 +50,10 @@ def _read(preset: str, extended: tuple[pathlib.Path, ...] = ()) -> tuple[pathlib
         path = pathlib.Path(preset)
         if path.suffix != ".toml":
             names = ", ".join(presets())
-            raise UsageError(f"there is no preset '{preset}'; choose one of {names}, or give the path of a .toml file")
+            raise UsageError(
+                f"there is no preset '{preset}'; choose one of {names}, or give the path of a .toml file"
+                f"{did_you_mean(preset, presets())}"
+            )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -85,37 +88,6 @@ def _merge(below: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _problem(error: pydantic.ValidationError, data: dict[str, Any]) -> str:
-    problem = error.errors()[0]
-    if problem["type"] != "extra_forbidden":
-        return first_problem(error)
-    *place, key = problem["loc"]
-    tables = [part for part in place if isinstance(part, str)]
-    # The type of the field `cell` has the keys of no kind.
-    cell = config_class(data["cell"]) if tables[:1] == ["cell"] else None
-    section = _section(RunConfig, tables) if cell is None else _section(cell, tables[1:])
-    where = ".".join(map(str, (*place, key)))
-    return f"{where} is not a key here; the keys are {', '.join(section.model_fields)}"
-
-
-def _section(model: type[pydantic.BaseModel], place: list[str]) -> type[pydantic.BaseModel]:
-    """The model that holds the keys at a place. Pydantic's path also names the member of a union."""
-    for index, part in enumerate(place):
-        models = _models(model.model_fields[part].annotation) if part in model.model_fields else []
-        kinds = [m for m in models if "kind" in m.model_fields]
-        matching = (
-            m for m in kinds if any(f"'{p}'" in str(m.model_fields["kind"].annotation) for p in place[index + 1 :])
-        )
-        model = next(matching, models[0] if models else model)
-    return model
-
-
-def _models(annotation: Any) -> list[type[pydantic.BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return [annotation]
-    return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
-
-
 def set_key(data: dict[str, Any], override: str) -> None:
     """Puts `a.b=value` into nested tables. The value is read as TOML, and as a string if it is not TOML."""
     name, _, text = override.partition("=")
@@ -127,7 +99,9 @@ def set_key(data: dict[str, Any], override: str) -> None:
     for table in tables:
         inner = data.setdefault(table, {})
         if not isinstance(inner, dict):
-            tables = "cell, inner, curriculum, estimator, outer and validation"
-            raise UsageError(f"--set {override}: {table} is not a table; tables are {tables}")
+            names = ("cell", "inner", "curriculum", "estimator", "outer", "validation")
+            raise UsageError(
+                f"--set {override}: {table} is not a table; tables are {', '.join(names)}{did_you_mean(table, names)}"
+            )
         data = inner
     data[key] = value

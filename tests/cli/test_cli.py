@@ -112,6 +112,66 @@ def test_a_command_that_is_none(run) -> None:
     assert "exprot" in outcome.error
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("exprot",), "export"),
+        (("export", "x", "--target", "toch", "--out", "y"), "torch"),
+        (("inspect", "mnemosyne-base", "--emit", "programm"), "program"),
+        (("inspect", "mnemosyne-bas"), "mnemosyne-base"),
+        (("inspect", "--preset", "tinny"), "tiny"),
+        (("meta-train", "tinny", "--out", "y"), "tiny"),
+        (("meta-train", "tiny", "--out", "y", "--set", "iner.tasks=3"), "inner"),
+        (("meta-train", "tiny", "--out", "y", "--set", "inner.task=3"), "tasks"),
+        (("meta-train", "tiny", "--out", "y", "--set", "cell.priors.guard=1"), "prior"),
+        (("eval", "mnemosyne-base", "--suite", "vlid"), "valid"),
+        (("eval", "mnemosyne-base", "--suite", "laddr"), "ladder"),
+        (("eval", "mnemosyne-base", "--task", "mlp-tan-digits"), "mlp-tanh-digits"),
+        (("eval", "mnemosyne-base", "--suite", "ladder", "--rungs", "reprot"), "report"),
+        (("eval", "mnemosyne-base", "--suite", "suite.toml"), "steps"),
+        (("meta-train", "preset.toml", "--out", "y"), "minutes"),
+    ],
+)
+def test_a_word_that_is_none_is_answered_with_the_nearest(run, tmp_path, monkeypatch, words, meant: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "preset.toml").write_text('extends = "tiny"\nminuts = 3\n')
+    (tmp_path / "suite.toml").write_text(
+        'about = "a"\n[[tasks]]\nname = "a"\nsteps = 100\nstep = 3\nfamily = {kind = "quadratic", dimension = 2}\n'
+    )
+    outcome = run(*words)
+    assert outcome.code in (1, 2)
+    assert re.search(rf"did you mean '?{meant}'?\?", outcome.error, re.IGNORECASE), outcome.error
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_table_that_is_piped_is_as_wide_as_its_text(run, bundle: pathlib.Path, zoo_folder: str) -> None:
+    for words in (["inspect", bundle], ["zoo", "list", "--zoo", zoo_folder], ["zoo", "show", "mnemosyne-base"]):
+        lines = run(*words).out.splitlines()
+        assert lines and all(line == line.strip() for line in lines)
+    long = "word " * 70
+    publish(load_bundle(bundle), pathlib.Path(zoo_folder), name="wordy", version="1.0.0", description=long.strip())
+    *others, wordy = run("zoo", "list", "--zoo", zoo_folder).out.splitlines()
+    # The longest description is on one line, and makes no other line longer.
+    assert wordy.endswith(long.strip()) and max(map(len, others)) < 100
+
+
+@pytest.mark.parametrize("out", ["/proc/no/folder", "/dev/null/folder", "FILE", "FILE/folder"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(run, bundle, tmp_path, out: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    out = out.replace("FILE", str(tmp_path / "file"))
+    for words in (
+        ["export", bundle, "--target", "torch", "--print-after", "all"],
+        ["eval", bundle],
+        ["eval", bundle, "--suite", "ladder"],
+        ["meta-train", "tiny"],
+        ["download", "mnemosyne-base"],
+    ):
+        outcome = run(*words, "--out", out)
+        # The work would have printed a line before the one of the error.
+        assert outcome.code in (1, 2) and out in outcome.error and "folder" in outcome.error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_inspect(run, bundle: pathlib.Path) -> None:
     outcome = run("inspect", bundle, "--json")
     facts = json.loads(outcome.out)
@@ -321,13 +381,18 @@ def test_the_program_is_shown_after_a_pass(run, bundle: pathlib.Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_export_is_verified_again_where_it_is(run, bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_an_export_is_verified_again_where_it_is(
+    run, bundle: pathlib.Path, tmp_path: pathlib.Path, monkeypatch
+) -> None:
     out = tmp_path / "out"
     assert run("export", bundle, "--target", "torch", "--target", "onnx", "--out", out).code == 0
     bundle.rename(tmp_path / "away")
     moved = out.rename(tmp_path / "moved")
     reports = json.loads(run("zoo", "verify", moved, "--json").out)
     assert [found["target"] for found in reports] == ["onnx", "torch"]
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(run("zoo", "verify", "moved", "--json").out) == reports
+    assert run("zoo", "verify", "no-such-folder").code == 1
     for found in reports:
         written = json.loads((moved / found["target"] / "verification.json").read_text())
         assert found == written | {"passed": True}

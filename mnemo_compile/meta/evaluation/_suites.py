@@ -7,8 +7,9 @@ from typing import Annotated
 
 import pydantic
 
+from ..._suggestions import did_you_mean
 from ...errors import UsageError
-from ...frozen import first_problem
+from .._problems import describe_problem
 from ..tasks import AbstractFamily, FamilyConfig
 
 SUITES = pathlib.Path(__file__).parent / "suites"
@@ -91,7 +92,10 @@ def load_suite(name: str) -> Suite:
         path = pathlib.Path(name)
         if path.suffix != ".toml":
             names = ", ".join(suites())
-            raise UsageError(f"there is no suite '{name}'; choose one of {names}, or give the path of a .toml file")
+            raise UsageError(
+                f"there is no suite '{name}'; choose one of {names}, or give the path of a .toml file"
+                f"{did_you_mean(name, (*suites(), 'ladder'))}"
+            )
     try:
         return Suite.model_validate({**tomllib.loads(path.read_text(encoding="utf-8")), "name": path.stem, "ref": name})
     except OSError as error:
@@ -99,4 +103,4 @@ def load_suite(name: str) -> Suite:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from None
     except pydantic.ValidationError as error:
-        raise UsageError(f"{path}: {first_problem(error)}") from None
+        raise UsageError(f"{path}: {describe_problem(error, Suite)}") from None

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from ...._suggestions import did_you_mean
 from ....errors import UsageError
-from ....frozen import first_problem
+from ..._problems import describe_problem
 from ...tasks import SupervisedConfig
 from .._suites import TaskConfig
 
@@ -134,7 +135,10 @@ class _Entry(pydantic.BaseModel):
 
     def rung(self, networks: dict[str, _Network]) -> dict[str, Any]:
         if self.network not in networks:
-            raise ValueError(f"{self.name}: there is no network '{self.network}'; there are {', '.join(networks)}")
+            raise ValueError(
+                f"{self.name}: there is no network '{self.network}'; there are {', '.join(networks)}"
+                f"{did_you_mean(self.network, networks)}"
+            )
         centre = networks[self.network]
         task = {
             "name": self.name,
@@ -191,14 +195,16 @@ def load_ladder(name: str = LADDER, choice: str = "all") -> Ladder:
 @functools.cache
 def _load(name: str) -> Ladder:
     path = ladders().get(name, pathlib.Path(name))
+    model: type[pydantic.BaseModel] = _Document
     try:
         document = _Document.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         rungs = [entry.rung(document.networks) for entry in document.rungs]
+        model = Ladder
         return Ladder.model_validate({"name": path.stem, "ref": name, "about": document.about, "rungs": rungs})
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except pydantic.ValidationError as error:
-        raise UsageError(f"{path}: {first_problem(error)}") from None
+        raise UsageError(f"{path}: {describe_problem(error, model)}") from None
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
 
@@ -211,5 +217,8 @@ def select(ladder: Ladder, choice: str, names: Sequence[str] = ()) -> list[Rung]
     rungs = {rung.name: rung for rung in ladder.rungs if choice not in ("choose", "report") or rung.half == choice}
     for name in names:
         if name not in rungs:
-            raise UsageError(f"the ladder {ladder.name} has no rung '{name}' here; it has {', '.join(rungs)}")
+            raise UsageError(
+                f"the ladder {ladder.name} has no rung '{name}' here; it has {', '.join(rungs)}"
+                f"{did_you_mean(name, rungs)}"
+            )
     return [rung for name, rung in rungs.items() if not names or name in names]
