@@ -60,7 +60,8 @@ def evaluate(
 
     Suites: train (tasks like those of meta-training), valid (to choose on), unseen (other data and networks), long (ten
     times the steps) and large (up to 1.8 million parameters). The evaluated optimizers know the number of
-    steps, and nothing of them is tuned.
+    steps, and nothing of them is tuned. A call that is stopped keeps its finished tasks, and the same command goes on
+    from them.
 
     The suite ladder changes one thing at a time (width, depth, horizon, batch, initialisation) and asks whether one
     step size holds. Each of its trainings is kept as it comes, and the same command goes on where it stopped.
@@ -78,7 +79,8 @@ def evaluate(
         BASELINE_COLUMNS,
         baseline_rows,
         COLUMNS,
-        evaluate as evaluate_cell,
+        evaluate_all,
+        Evaluation,
         figures,
         GROUP_COLUMNS,
         group_rows,
@@ -112,10 +114,13 @@ def evaluate(
     for option, value in (("--rungs", rungs), ("--multipliers", multipliers), ("--minutes", minutes)):
         if value is not None:
             raise UsageError(f"{option} is for --suite ladder")
-    evaluations = [evaluate_cell(cell, suite, seeds=seeds, tasks=tasks) for cell in frozen]
-    if out is not None:
-        write_report(evaluations, load_suite(suite), command, out)
-        message(f"report.md, eval.json and curves.png are in {out}")
+
+    def write(evaluations: list[Evaluation]) -> None:
+        if out is not None:
+            write_report(evaluations, load_suite(suite), command, out)
+            message(f"report.md, eval.json and curves.png are in {out}")
+
+    evaluations = evaluate_all(frozen, suite, seeds=seeds, tasks=tasks, then=write)
     if as_json:
         print_json(as_data(evaluations, command))
         return

@@ -1,6 +1,6 @@
 """Evaluating optimizers: suites of tasks, baselines tuned for each of them, and figures of a comparison."""
 
-from ._evaluate import evaluate as evaluate
+from ._evaluate import evaluate as evaluate, evaluate_all as evaluate_all
 from ._evaluation import (
     BaselineComparison as BaselineComparison,
     Evaluation as Evaluation,

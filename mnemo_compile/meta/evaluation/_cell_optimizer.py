@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -42,3 +44,25 @@ def as_optax(
         return reference.unpack(packing, after - before), _State(optimizer)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def identity_of(cell: AbstractCell, digest: str) -> str:
+    """The cell's digest, and the sizes of a few updates, which change where its code computes something else."""
+    shapes = {
+        "embedding.weight": (24, 8),
+        "body.weight": (12, 20),
+        "body.bias": (20,),
+        "conv.weight": (3, 3, 4, 6),
+        "head.weight": (8, 10),
+    }
+    random = np.random.default_rng(0)
+    params, *grads = (
+        [jnp.asarray(random.normal(size=shape), jnp.float32) for shape in shapes.values()] for _ in range(4)
+    )
+    optimizer = as_optax(cell, jnp.int32(10), list(shapes), jnp.float32(1))
+    update, state, sizes = jax.jit(optimizer.update), optimizer.init(params), []
+    for grad in grads:
+        updates, state = update(grad, state, params)
+        params = [param + step for param, step in zip(params, updates, strict=True)]
+        sizes += [float(jnp.sqrt(jnp.mean(jnp.square(step)))) for step in updates]
+    return f"{digest} {','.join(f'{size:.4g}' for size in sizes)}"

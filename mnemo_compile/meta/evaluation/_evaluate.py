@@ -4,11 +4,12 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from ..._suggestions import did_you_mean
 from ..._version import version
 from ...cell import AbstractCell
 from ...errors import UsageError
@@ -19,6 +20,7 @@ from ._baselines import BASELINES, TUNED, UNTUNED
 from ._cell_optimizer import as_optax
 from ._evaluation import BaselineComparison, Evaluation, TaskEvaluation
 from ._figures import Pair
+from ._progress import Progress
 from ._step_time import relative_step_time
 from ._suites import load_suite, Suite, TaskConfig
 from ._training import Runs, train
@@ -34,22 +36,51 @@ class _Compared(NamedTuple):
 
 
 def evaluate(frozen: FrozenCell, suite: str, *, seeds: int | None = None, tasks: Sequence[str] = ()) -> Evaluation:
-    """Trains every task of a suite with a cell, and compares with the baselines.
+    """Evaluates one cell as `evaluate_all` does."""
+    return evaluate_all([frozen], suite, seeds=seeds, tasks=tasks)[0]
+
+
+def evaluate_all(
+    cells: Sequence[FrozenCell],
+    suite: str,
+    *,
+    seeds: int | None = None,
+    tasks: Sequence[str] = (),
+    then: Callable[[list[Evaluation]], None] = lambda evaluations: None,
+) -> list[Evaluation]:
+    """Trains every task of a suite with each cell, and compares with the baselines.
+
+    A call that is stopped keeps the tasks that it has finished, and the next one with the same arguments goes on.
 
     **Arguments:**
 
-    - `frozen`: the cell. It knows the number of steps, and nothing of it is tuned.
+    - `cells`: they know the number of steps, and nothing of them is tuned.
     - `suite`: the name of a suite, or the path of a TOML file. If a task has no current results of AdamW, they are
         measured first and kept in the cache folder.
     - `seeds`: runs of each task; by default each task's own number.
     - `tasks`: names of the tasks to take; by default all.
+    - `then`: is called with the evaluations, before what was kept of them is removed.
 
     **Raises:** `UsageError` for a suite or a task that does not exist, and for more seeds than the baselines have.
     """
     loaded = load_suite(suite)
     chosen = _chosen(loaded, tasks)
+    progress = [Progress(loaded, frozen) for frozen in cells]
+    evaluations = [_evaluate(frozen, loaded, chosen, seeds, each) for frozen, each in zip(cells, progress, strict=True)]
+    then(evaluations)
+    for each in progress:
+        each.forget(chosen)
+    return evaluations
+
+
+def _evaluate(
+    frozen: FrozenCell, loaded: Suite, chosen: Sequence[TaskConfig], seeds: int | None, progress: Progress
+) -> Evaluation:
     cell = frozen.cell()
-    compared = [_compare(loaded, task, cell, seeds) for task in chosen]
+    compared = []
+    for place, task in enumerate(chosen, start=1):
+        _say(f"{frozen.name}, task {place} of {len(chosen)}: {task.name} …")
+        compared.append(_compare(loaded, task, cell, seeds, progress))
     pairs = [each.pair for each in compared]
     comparisons = [_beside(name, compared) for name in BASELINES]
     return Evaluation(
@@ -90,7 +121,9 @@ def _chosen(suite: Suite, names: Sequence[str]) -> list[TaskConfig]:
     tasks = {task.name: task for task in suite.tasks}
     for name in names:
         if name not in tasks:
-            raise UsageError(f"the suite {suite.name} has no task '{name}'; it has {', '.join(tasks)}")
+            raise UsageError(
+                f"the suite {suite.name} has no task '{name}'; it has {', '.join(tasks)}{did_you_mean(name, tasks)}"
+            )
     return [task for name, task in tasks.items() if not names or name in names]
 
 
@@ -98,15 +131,21 @@ def _size(task: TaskConfig) -> int:
     return sum(math.prod(shape) for shape in task.build().shapes)
 
 
-def _compare(suite: Suite, task: TaskConfig, cell: AbstractCell, seeds: int | None) -> _Compared:
+def _compare(suite: Suite, task: TaskConfig, cell: AbstractCell, seeds: int | None, progress: Progress) -> _Compared:
     seeds = seeds or task.seeds
     results = baseline_results(suite, task, seeds)
     began = time.monotonic()
-    names = task.build().names
-    ours = train(task, lambda setting, steps: as_optax(cell, steps, names), np.zeros(seeds), range(seeds))
+    ours = progress.read(task, seeds)
+    is_kept = ours is not None
+    if ours is None:
+        names = task.build().names
+        runs = train(task, lambda setting, steps: as_optax(cell, steps, names), np.zeros(seeds), range(seeds))
+        ours = Runs(*(column.astype(np.float64) for column in runs))
+        progress.keep(task, ours)
     evaluation = _evaluated(task, ours, results)
     outcome = f"{evaluation.speedup.value:.2f} × tuned AdamW, loss {evaluation.final:.4g}"
-    _say(f"{task.name}: {outcome} to {evaluation.final_tuned:.4g} ({time.monotonic() - began:.0f} s)")
+    how = "kept from a call that was stopped" if is_kept else f"{time.monotonic() - began:.0f} s"
+    _say(f"{task.name}: {outcome} to {evaluation.final_tuned:.4g} ({how})")
     tuned = results[TUNED].runs.rows(slice(seeds))
     others = {name: Pair(result.runs.rows(slice(seeds)), tuned) for name, result in results.items() if name != TUNED}
     return _Compared(evaluation, Pair(ours, tuned), others)

@@ -11,6 +11,7 @@ import pydantic
 
 from ..._cache import cache_folder
 from ...errors import MnemoError
+from ...frozen import replace_file, writing
 
 Record = TypeVar("Record", bound=pydantic.BaseModel)
 
@@ -31,16 +32,16 @@ def locked(path: pathlib.Path) -> Iterator[None]:
     # The lock is not a file of the package.
     lock = cache_folder() / "baselines" / f"{path.stem}.lock"
     for folder in (path.parent, lock.parent):
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(lock):
         yield
 
 
 def replace(path: pathlib.Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    with writing(path):
+        replace_file(path, text.encode())
 
 
 def line(record: pydantic.BaseModel) -> str:

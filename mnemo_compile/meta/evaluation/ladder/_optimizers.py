@@ -4,15 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
 from ....cell import AbstractCell
 from ...tasks import Tensor
-from .._cell_optimizer import as_optax
+from .._cell_optimizer import as_optax, identity_of
 
 MULTIPLIERS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of a cell's step."""
@@ -53,31 +51,7 @@ def of_cell(cell: AbstractCell, digest: str, multipliers: Sequence[float]) -> Op
         names = [tensor.name for tensor in tensors]
         return as_optax(eqx.combine(weights, rest), steps, names, lr=setting)
 
-    numbers = ",".join(f"{number:.4g}" for number in _numbers(make, weights))
-    return Optimizer("cell", f"{digest} {numbers}", tuple(multipliers), make, weights)
-
-
-def _numbers(make: Make, weights: Any) -> list[float]:
-    """Sizes of a few updates, which tell whether the code of a cell computes what it did."""
-    shapes = {
-        "embedding.weight": (24, 8),
-        "body.weight": (12, 20),
-        "body.bias": (20,),
-        "conv.weight": (3, 3, 4, 6),
-        "head.weight": (8, 10),
-    }
-    tensors = [Tensor(shape, 0.1, name=name) for name, shape in shapes.items()]
-    random = np.random.default_rng(0)
-    params, *grads = (
-        [jnp.asarray(random.normal(size=tensor.shape), jnp.float32) for tensor in tensors] for _ in range(4)
-    )
-    optimizer = make(weights, tensors, jnp.float32(1), jnp.int32(10))
-    update, state, sizes = jax.jit(optimizer.update), optimizer.init(params), []
-    for grad in grads:
-        updates, state = update(grad, state, params)
-        params = [param + step for param, step in zip(params, updates, strict=True)]
-        sizes += [float(jnp.sqrt(jnp.mean(jnp.square(step)))) for step in updates]
-    return sizes
+    return Optimizer("cell", identity_of(cell, digest), tuple(multipliers), make, weights)
 
 
 def _rate(setting: Setting, steps: Int[Array, ""]) -> optax.Schedule:
