@@ -1,44 +1,40 @@
 """The training curves of an evaluation, drawn."""
 
-import math
-import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
-from ._baselines import TUNED
+from .._drawing import add_legend, panels
+from ._baselines import BASELINES, TUNED
 from ._evaluate import baseline_results
 from ._evaluation import Evaluation
 from ._suites import Suite, TaskConfig
 
-GREY = {"label": "_", "color": "0.75", "linewidth": 0.8}
-BLACK = {"label": "tuned AdamW", "color": "black", "linewidth": 1.5}
-
-
-def draw(evaluations: Mapping[str, Evaluation], suite: Suite, path: pathlib.Path) -> None:
-    """Training loss over the steps, one panel per task. Evaluations go by their labels; baselines are grey."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+STYLES = {
+    name: {"label": name, "color": "0.6", "linewidth": 0.8, "linestyle": (0, (4, 1, *(1, 1) * place))}
+    for place, name in enumerate(name for name in BASELINES if name != TUNED)
+} | {TUNED: {"label": "tuned AdamW", "color": "black", "linewidth": 1.5}}
+"""How a baseline is drawn: in grey with its own dashes, but for the one that cells are measured by."""
+
+
+def draw(evaluations: Mapping[str, Evaluation], suite: Suite) -> "Figure":
+    """Training loss over the steps, one panel per task. Evaluations go by their labels."""
     tasks = {task.name: task for task in suite.tasks}
-    names = [(task.task, task.seeds) for task in next(iter(evaluations.values())).tasks]
-    columns = min(4, len(names))
-    lines = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(4 * columns, 3 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for panel in panels[len(names) :]:
-        panel.set_axis_off()
-    for panel, (name, seeds) in zip(panels, names, strict=False):
-        _draw_task(panel, evaluations, suite, tasks[name], seeds)
-    panels[0].legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    evaluated = next(iter(evaluations.values())).tasks
+    figure, axes = panels(len(evaluated), columns=4, width=4, height=3)
+    for panel, task in zip(axes, evaluated, strict=True):
+        _draw_task(panel, evaluations, suite, tasks[task.task], task.seeds)
+    add_legend(figure, fontsize="small", ncols=min(4, len(evaluated) + 1))
+    return figure
 
 
 def _draw_task(panel: Any, evaluations: Mapping[str, Evaluation], suite: Suite, task: TaskConfig, seeds: int) -> None:
     for baseline, result in sorted(baseline_results(suite, task, seeds).items()):
-        _line(panel, task.steps, result.curves, **(BLACK if baseline == TUNED else GREY))
+        _line(panel, task.steps, result.curves, **STYLES[baseline])
     for place, (label, evaluation) in enumerate(evaluations.items()):
         curves = next(each.curves for each in evaluation.tasks if each.task == task.name)
         _line(panel, task.steps, curves, label=label, color=f"C{place}", linewidth=1.5)

@@ -4,9 +4,10 @@ import json
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from ...frozen import writing
+from ...frozen import new_folder, replace_file, writing
+from .._drawing import png
 from . import _curves
 from ._evaluation import Evaluation, TaskEvaluation
 from ._figures import Interval
@@ -15,7 +16,15 @@ from ._suites import Suite
 DATA, REPORT, CURVES = "eval.json", "report.md", "curves.png"
 
 
-def labels(evaluations: Sequence[Evaluation]) -> list[str]:
+class _Named(Protocol):
+    """An evaluation of any kind."""
+
+    name: str
+    version: str
+    digest: str
+
+
+def labels(evaluations: Sequence[_Named]) -> list[str]:
     """The name of each, with its version and then its digest where the name alone does not tell it from the others."""
     forms = (
         lambda evaluation: evaluation.name,
@@ -144,13 +153,12 @@ def write_report(evaluations: Sequence[Evaluation], suite: Suite, command: str, 
 
     Raises `MnemoError` where they cannot be written.
     """
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / DATA).write_text(
-            json.dumps(as_data(evaluations, command), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        (out / REPORT).write_text(_markdown(evaluations, suite, command), encoding="utf-8")
-        _curves.draw(dict(zip(labels(evaluations), evaluations, strict=True)), suite, out / CURVES)
+    with writing(out), new_folder(out):
+        data = json.dumps(as_data(evaluations, command), indent=1, allow_nan=False) + "\n"
+        replace_file(out / DATA, data.encode())
+        replace_file(out / REPORT, _markdown(evaluations, suite, command).encode())
+        figure = _curves.draw(dict(zip(labels(evaluations), evaluations, strict=True)), suite)
+        replace_file(out / CURVES, png(figure, dpi=110))
 
 
 def _markdown(evaluations: Sequence[Evaluation], suite: Suite, command: str) -> str:

@@ -1,12 +1,11 @@
 """The records of a run: metrics.jsonl, one JSON object per line."""
 
 import json
-import os
 import pathlib
 from typing import Any
 
 from ...errors import MnemoError
-from ...frozen import write_file
+from ...frozen import replace_file
 
 METRICS = "metrics.jsonl"
 
@@ -32,13 +31,3 @@ def truncate_metrics(path: pathlib.Path, meta_step: int) -> list[dict[str, Any]]
     records = [record for record in read_metrics(path) if record["meta_step"] <= meta_step]
     replace_file(path, "".join(json.dumps(record) + "\n" for record in records).encode())
     return records
-
-
-def replace_file(path: pathlib.Path, content: bytes) -> None:
-    """Puts a file in the place of another, which stays whole until then."""
-    fresh = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        write_file(fresh, content)
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -11,7 +11,9 @@ import pytest
 from mnemo_compile.cell import cell_config
 from mnemo_compile.cli import main
 from mnemo_compile.frozen import freeze, FrozenCell, save
-from mnemo_compile.meta.evaluation import evaluate
+from mnemo_compile.meta.evaluation import evaluate, load_suite
+from mnemo_compile.meta.evaluation._baselines import BASELINES
+from mnemo_compile.meta.evaluation._curves import draw, STYLES
 from mnemo_compile.meta.evaluation._report import as_data, labels
 
 
@@ -40,6 +42,22 @@ def test_the_command_line_writes_what_it_prints(
     )
     assert [group["group"] for group in first["groups"]] == ["other", "all"]
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_legend_names_every_line(suite: str) -> None:
+    adam = freeze(cell_config({"kind": "adam"}).build(), name="plain-adam", version="1.0.0")
+    one = evaluate(adam, suite, seeds=1)
+    evaluations = {"first": one, "second": one}
+    figure = draw(evaluations, load_suite(suite))
+    (legend,) = figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert sorted(named) == sorted({"first", "second", "tuned AdamW", "adamw-1e-3"})
+    assert {axes.get_title() for axes in figure.axes if axes.axison} == {"line", "again"}
+    for axes in figure.axes:
+        assert {line.get_label() for line in axes.lines} <= set(named)
+    # No two baselines look the same.
+    styles = [(style["color"], str(style.get("linestyle"))) for style in STYLES.values()]
+    assert set(STYLES) == set(BASELINES) and len(set(styles)) == len(styles)
 
 
 def test_a_cell_that_diverges_is_last_and_its_json_has_null_for_what_is_not_finite(

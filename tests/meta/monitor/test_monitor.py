@@ -17,6 +17,7 @@ from mnemo_compile.cli import main
 from mnemo_compile.errors import MnemoError
 from mnemo_compile.meta import plot
 from mnemo_compile.meta.monitor import Monitor
+from mnemo_compile.meta.monitor._curve import draw
 
 FAMILIES = ("mlp-32", "quadratic [12]")
 
@@ -166,6 +167,16 @@ def test_what_cannot_be_drawn(tmp_path: pathlib.Path) -> None:
     with pytest.raises(MnemoError, match="something else than a run's records"):
         plot(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_every_panel_names_its_lines() -> None:
+    figure = draw([validation_record(0), step_record(1), step_record(2), validation_record(2)])
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend is not None, axes.get_title()
+        named = [text.get_text() for text in legend.get_texts()]
+        assert named == [line.get_label() for line in axes.lines] and len(set(named)) == len(named) > 0
+        assert not any(label.startswith("_") or not label for label in named)
 
 
 def test_plot_draws_a_run_that_is_there_and_trains_nothing(

@@ -1,41 +1,36 @@
 """The results on a ladder, drawn."""
 
 import math
-import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TYPE_CHECKING
 
+from ..._drawing import add_legend, panels
 from ._ladder import LadderEvaluation, RungEvaluation
 
-COLUMNS = 6
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 STYLES = {"adamw": ("black", "--"), "muon": ("0.5", "-.")}
 
 
-def draw(evaluations: Sequence[LadderEvaluation], path: pathlib.Path) -> None:
-    """The result over the multiplier of the step, one panel per rung. Lines across are baselines at their best."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def draw(evaluations: Mapping[str, LadderEvaluation]) -> "Figure":
+    """The result over the multiplier of the step, one panel per rung. Evaluations go by their labels.
 
-    names = [rung.rung for rung in evaluations[0].rungs]
-    columns = min(COLUMNS, len(names))
-    lines = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(3 * columns, 2.6 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for panel in panels[len(names) :]:
-        panel.set_axis_off()
-    for panel, name in zip(panels, names, strict=False):
-        same = [(evaluation, rung) for evaluation in evaluations for rung in evaluation.rungs if rung.rung == name]
-        _draw_rung(panel, same)
-    panels[0].legend(fontsize="x-small")
-    figure.savefig(path, dpi=100)
+    Lines across are baselines at their best.
+    """
+    names = [rung.rung for rung in next(iter(evaluations.values())).rungs]
+    figure, axes = panels(len(names), columns=6, width=3, height=2.6)
+    for panel, name in zip(axes, names, strict=True):
+        rungs = {label: rung for label, each in evaluations.items() for rung in each.rungs if rung.rung == name}
+        _draw_rung(panel, rungs)
+    add_legend(figure, fontsize="x-small", ncols=len(names))
+    return figure
 
 
-def _draw_rung(panel: Any, evaluations: Sequence[tuple[LadderEvaluation, RungEvaluation]]) -> None:
-    first = evaluations[0][1]
-    for place, (evaluation, rung) in enumerate(evaluations):
+def _draw_rung(panel: Any, rungs: Mapping[str, RungEvaluation]) -> None:
+    first = next(iter(rungs.values()))
+    for place, (label, rung) in enumerate(rungs.items()):
         points = [(multiplier, value) for multiplier, value in sorted(rung.results.items()) if math.isfinite(value)]
-        label = f"{evaluation.name}@{evaluation.version}"
         panel.plot([x for x, _ in points], [y for _, y in points], "o-", color=f"C{place}", label=label)
     for name, baseline in first.baselines.items():
         if baseline.unit == first.unit and math.isfinite(baseline.result):

@@ -6,9 +6,10 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ....frozen import writing
+from ....frozen import new_folder, replace_file, writing
+from ..._drawing import png
 from .._figures import geometric_mean
-from .._report import CURVES, DATA, finite, REPORT, table
+from .._report import CURVES, DATA, finite, labels, REPORT, table
 from . import _plot
 from ._ladder import LadderEvaluation, RungEvaluation
 from ._law import FOURFOLD
@@ -127,13 +128,13 @@ def write_report(
 
     Raises `MnemoError` where they cannot be written.
     """
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(as_data(evaluations, command), indent=1, allow_nan=False)
-        (out / DATA).write_text(text + "\n", encoding="utf-8")
-        (out / REPORT).write_text(_markdown(evaluations, ladder, command), encoding="utf-8")
+    with writing(out), new_folder(out):
+        data = json.dumps(as_data(evaluations, command), indent=1, allow_nan=False) + "\n"
+        replace_file(out / DATA, data.encode())
+        replace_file(out / REPORT, _markdown(evaluations, ladder, command).encode())
         if plots:
-            _plot.draw(evaluations, out / CURVES)
+            figure = _plot.draw(dict(zip(labels(evaluations), evaluations, strict=True)))
+            replace_file(out / CURVES, png(figure, dpi=100))
 
 
 def _markdown(evaluations: Sequence[LadderEvaluation], ladder: Ladder, command: str) -> str:

@@ -25,6 +25,7 @@ from mnemo_compile.meta.evaluation.ladder import (
 )
 from mnemo_compile.meta.evaluation.ladder.__main__ import main as measure_baselines
 from mnemo_compile.meta.evaluation.ladder._optimizers import BASELINES, of_cell
+from mnemo_compile.meta.evaluation.ladder._plot import draw, STYLES
 from mnemo_compile.meta.evaluation.ladder._training import Run
 
 Capture = pytest.CaptureFixture[str]
@@ -102,6 +103,11 @@ def test_figures_and_files(path: pathlib.Path, ladder: Ladder, adam: FrozenCell,
     write_report([evaluation], ladder, "mnemo eval", path.parent / "out")
     assert {file.name for file in (path.parent / "out").iterdir()} == {"eval.json", "report.md", "curves.png"}
     assert json.loads((path.parent / "out" / "eval.json").read_text()) == as_data([evaluation], "mnemo eval")
+    figure = draw({"one": evaluation, "other": evaluation})
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(named) == ["adamw", "muon", "one", "other"]
+    assert {line.get_label() for axes in figure.axes for line in axes.lines} == set(named)
+    assert set(STYLES) == set(BASELINES)
 
 
 def test_numbers_that_are_not_finite_are_written_as_null(path: pathlib.Path, adam: FrozenCell) -> None:
