@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 
 from mnemo_compile import _entry_points
+from mnemo_compile._version import DISTRIBUTION
 from mnemo_compile.cli import _doctor
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -79,17 +80,19 @@ def test_every_file_is_linted() -> None:
 
 def test_each_dependency_is_imported_by_the_package_and_each_import_is_a_dependency() -> None:
     imported = distributions(imported_modules(filter(in_package, python_files(".py"))))
-    optional = named(PROJECT["optional-dependencies"]["torch"])
-    assert imported - optional == named(PROJECT["dependencies"])
-    assert optional <= imported
+    extras = PROJECT["optional-dependencies"]
+    assert imported - named([*extras["torch"], *extras["recipes"]]) == named(PROJECT["dependencies"])
+    assert named(extras["torch"]) <= imported
 
 
 def test_everything_else_imports_what_the_tests_install() -> None:
     files = (file for file in python_files(".py") if not in_package(file))
     ours = {path.name for path in ROOT.iterdir()}
     extras = PROJECT["optional-dependencies"]
-    installed = named([*PROJECT["dependencies"], *extras["torch"], *extras["test"]])
-    assert distributions(imported_modules(files) - ours) <= installed
+    installed = named([*PROJECT["dependencies"], *extras["torch"], *extras["recipes"], *extras["test"]])
+    imported = distributions(imported_modules(files) - ours)
+    assert imported <= installed
+    assert named(extras["recipes"]) - {DISTRIBUTION} <= imported
 
 
 def test_doctor_knows_no_library_and_no_extra_but_those_of_the_project() -> None:
@@ -97,7 +100,7 @@ def test_doctor_knows_no_library_and_no_extra_but_those_of_the_project() -> None
     assert named(_doctor.LIBRARIES) <= named(PROJECT["dependencies"]) | {"jaxlib"}
     extras = {name: named(requirements) for name, requirements in PROJECT["optional-dependencies"].items()}
     assert {name: named(names) for name, names in _doctor.EXTRAS.items()} == {
-        name: names for name, names in extras.items() if name != "test"
+        name: names - {DISTRIBUTION} for name, names in extras.items() if name != "test"
     }
 
 
