@@ -17,6 +17,7 @@ from ._eval import evaluate
 from ._export import export
 from ._inspect import inspect
 from ._meta_train import meta_train
+from ._plan import plan
 from ._zoo import zoo
 
 _FIXES = {
@@ -29,7 +30,7 @@ _FIXES = {
 
 @rich_click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @rich_click.version_option(version(), prog_name="mnemo")
-@rich_click.command_panel("Use a cell", commands=["export", "inspect", "download"])
+@rich_click.command_panel("Use a cell", commands=["export", "plan", "inspect", "download"])
 @rich_click.command_panel("Make a cell", commands=["meta-train", "eval", "zoo"])
 @rich_click.command_panel("This installation", commands=["doctor"])
 def mnemo() -> None:
@@ -48,7 +49,7 @@ def mnemo() -> None:
     """
 
 
-for command in (export, inspect, meta_train, evaluate, zoo, download, doctor):
+for command in (export, plan, inspect, meta_train, evaluate, zoo, download, doctor):
     mnemo.add_command(command)
 
 

@@ -43,11 +43,16 @@ class MemorySlot(NamedTuple):
         entries = (chunk_count(shape, chunk_length),) if self.per == "chunk" else tuple(shape)
         return (*entries, *self.shape)
 
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of one stored number."""
+        return _BYTES[self.dtype]
+
     def bytes_per_parameter(self, role: Role, chunk_length: int) -> float:
         """Bytes per parameter of a tensor of this role that consists of whole chunks."""
         if not self.applies_to(role):
             return 0.0
-        return _BYTES[self.dtype] * math.prod(self.shape) / (chunk_length if self.per == "chunk" else 1)
+        return self.number_bytes * math.prod(self.shape) / (chunk_length if self.per == "chunk" else 1)
 
 
 def shape_numbers(shape: Sequence[int], chunk_length: int, description: Description | None = None) -> dict[str, float]:

@@ -25,6 +25,7 @@ COMMANDS = (
     ["meta-train"],
     ["eval"],
     ["export"],
+    ["plan"],
     ["inspect"],
     ["download"],
     ["zoo"],
