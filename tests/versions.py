@@ -33,6 +33,9 @@ class Row(NamedTuple):
     jax: str
     ignored: tuple[str, ...] = ()
     """Beginnings of the warnings that these releases give about themselves. All other warnings are errors."""
+    extra: tuple[str, ...] = ()
+    """Requirements that the tests do not have elsewhere."""
+    tests: tuple[str, ...] = TESTS
 
 
 def pinned(distribution: str) -> str:
@@ -53,6 +56,8 @@ ROWS = (
     # torch 2.9 is the first with one setting of precision for CUDA and one for CPUs.
     Row("between", "3.12", "torch==2.9.1", "jax==0.11.0"),
     Row("pinned", "3.12", pinned("torch"), "jax"),
+    # timm needs the torchvision of one version of torch.
+    Row("timm", "3.11", "torch==2.12.1", "jax", extra=("timm",), tests=("tests/integrations",)),
     # torch says so of Python 3.13.0.
     Row("newest", "3.13", "torch", "jax", ("Guards may run slower on Python 3.13.0",)),
 )
@@ -133,11 +138,11 @@ def prove(row: Row, folder: pathlib.Path, package: pathlib.Path, workers: int) -
         return Result({}, missing, "", "not installed", time.monotonic() - began)
     code, training = environment.run(environment.python, "-I", str(CLIENT))
     verdict = "failed" if code else "package passed"
-    tests = environment.install(row.torch, row.jax, "--editable", ".[test]")
+    tests = environment.install(row.torch, row.jax, *row.extra, "--editable", ".[test]")
     if not tests:
         options = ["-q", "-n", str(workers), "--dist", "worksteal", "-m", "not slow"]
         options += [f"-Wignore:{message}:UserWarning" for message in row.ignored]
-        failed, output = environment.run(environment.python, "-m", "pytest", *options, *TESTS)
+        failed, output = environment.run(environment.python, "-m", "pytest", *options, *row.tests)
         verdict = "failed" if code or failed else "passed"
         tests = last_line(output)
     return Result(environment.versions(), last_line(training), tests, verdict, time.monotonic() - began)
