@@ -6,7 +6,7 @@ import rich_click as click
 
 from ..errors import MissingExtraError
 from ..plan import DTYPES, format_size, parse_size, plan as make_plan, Setting, TASKS
-from ._console import json_option, print_facts, print_json, print_rows, zoo_option
+from ._console import json_option, message, print_facts, print_json, print_rows, zoo_option
 
 if TYPE_CHECKING:
     from ..plan import Dtype, Placement, Plan
@@ -90,6 +90,11 @@ def _show(plan: "Plan") -> None:
     print_rows("", ("optimizer", "state", "peak per device", "devices", "sharding", "fits"), rows)
     if plan.command is not None:
         print(plan.command)
+    if any(place.fits is False for place in plan.placements.values()):
+        message(
+            "What does not fit needs --checkpointing, a smaller --batch or --length, --dtype mixed or bfloat16, "
+            "or more --devices."
+        )
 
 
 def _verdict(placement: "Placement") -> tuple[str, str]:

@@ -33,7 +33,7 @@ def place(memory: Memory, state: int, *, capacity: int | None, devices: int | No
     - `memory`: that of the passes.
     - `state`: bytes that the optimizer keeps.
     - `capacity`: bytes of a device. None asks for no more than the peak.
-    - `devices`: None takes the fewest that fit.
+    - `devices`: None takes the fewest that fit, or one where no number does.
     """
     if devices is not None:
         return _on(memory, state, capacity, devices)
@@ -42,7 +42,7 @@ def place(memory: Memory, state: int, *, capacity: int | None, devices: int | No
     count = 1
     while not (found := _on(memory, state, capacity, count)).fits and count < _MOST:
         count *= 2
-    return found
+    return found if found.fits else _on(memory, state, capacity, 1)
 
 
 def _on(memory: Memory, state: int, capacity: int | None, devices: int) -> Placement:

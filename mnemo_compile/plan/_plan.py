@@ -23,7 +23,7 @@ class Plan(NamedTuple):
     """Bytes that each optimizer keeps. The first is that of the cell."""
     placements: dict[str, Placement]
     command: str | None
-    """Of the first optimizer. None if no example does the task with such a model."""
+    """Of the first optimizer. None if it does not fit, or if no example does the task with such a model."""
 
     def data(self) -> dict[str, Any]:
         """The plan as JSON data."""
@@ -70,5 +70,6 @@ def plan(
         "Adafactor": adafactor_bytes(memory.trained, memory.trained_bytes),
     }
     placements = {name: place(memory, size, capacity=capacity, devices=devices) for name, size in state.items()}
-    line = command(subject, setting, placements[frozen.name], length_of(subject, setting))
+    ours = placements[frozen.name]
+    line = None if ours.fits is False else command(subject, setting, ours, length_of(subject, setting))
     return Plan(model, task, setting, memory, state, placements, line)

@@ -38,7 +38,7 @@ def measured(model: str, task: str, setting: Setting, folder: pathlib.Path) -> i
     ("model", "task", "setting"),
     [
         ("bert-tiny", "pretrain", Setting(batch=16, length=64)),
-        ("t5-small", "prompt-tune", Setting(batch=2, length=48)),
+        pytest.param("t5-small", "prompt-tune", Setting(batch=2, length=48), marks=pytest.mark.slow),
         pytest.param("vit-base", "finetune", Setting(batch=8), marks=pytest.mark.slow),
         pytest.param("vit-base", "finetune", Setting(batch=16, checkpointing=True), marks=pytest.mark.slow),
         pytest.param("vit-base", "finetune", Setting(batch=8, dtype="mixed"), marks=pytest.mark.slow),
