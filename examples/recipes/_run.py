@@ -1,0 +1,114 @@
+"""The folder of a run: what it was started with, its metrics, and its result."""
+
+import json
+import math
+import os
+import pathlib
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+from torch import nn
+
+from ._optimizers import Choice
+from ._options import Settings
+
+NOT_PART = {"out", "resume", "compare", "seeds", "optimizer", "seed", "workers", "save_every", "shard", "options"}
+"""Settings that may change when a run goes on, or that its folder names."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a run."""
+
+    label: str
+    seed: int
+    steps: int
+    loss: float | None
+    """Validation loss; none if it is not finite."""
+    accuracy: float
+    seconds: float
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a file that is whole or absent."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_result(folder: pathlib.Path) -> Result | None:
+    """The result of a run, if it has ended."""
+    path = folder / "result.json"
+    return Result(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def write_result(folder: pathlib.Path, result: Result) -> None:
+    write_json(folder / "result.json", asdict(result))
+
+
+def begin(folder: pathlib.Path, settings: Settings, choice: Choice, seed: int, model: nn.Module) -> None:
+    """Writes what a run is, or refuses to go on with a run that is something else."""
+    values = {**asdict(settings), **settings.options}
+    options = {name: value for name, value in values.items() if name not in NOT_PART}
+    options |= {"optimizer": choice.label, "seed": seed}
+    shapes = {name: list(param.shape) for name, param in model.named_parameters() if param.requires_grad}
+    run = json.loads(json.dumps({"options": options, "parameters": shapes}, default=str))
+    path = folder / "run.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, run)
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    _refuse_other(folder, "option", before["options"], run["options"])
+    _refuse_other(folder, "parameter", before["parameters"], run["parameters"])
+
+
+def _refuse_other(folder: pathlib.Path, kind: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            what = "another run" if kind == "option" else "another model"
+            raise click.UsageError(
+                f"{folder} holds a checkpoint of {what}: {kind} {name} is {before.get(name)} there and "
+                f"{now.get(name)} here; pass another --out."
+            )
+
+
+class Metrics:
+    """A file with a JSON object per line: `step` with `loss`, or with `validation_loss` and `validation_accuracy`."""
+
+    def __init__(self, path: pathlib.Path, step: int):
+        """Drops the lines after `step`, which a resumed run writes again."""
+        lines = read_metrics(path) if path.exists() else []
+        kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        os.replace(partial, path)
+        self._file = path.open("a", encoding="utf-8")
+        self._started = time.monotonic() - (lines[len(kept) - 1]["seconds"] if kept else 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, without pauses."""
+        return time.monotonic() - self._started
+
+    def write(self, step: int, **values: float) -> None:
+        """Adds a line. Numbers that are not finite become null."""
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite, "seconds": round(self.seconds, 3)}) + "\n")
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a file of metrics. A last line that was cut off does not count."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            lines.append(json.loads(line))
+    return lines
