@@ -21,7 +21,6 @@ from examples.pretrain_vit import shapes_task
 from examples.recipes import (
     columns_of,
     DatasetImages,
-    defaults,
     digits,
     freeze,
     image_folder,
@@ -138,8 +137,7 @@ def main(
         assert isinstance(loaded, datasets.Dataset)
         rows = loaded
     if model is None and shape is None:
-        before = defaults(steps=2000, batch=64, optimizer="adamw:1e-3")
-        model = str(made("vit-shapes", shapes_task("vit-tiny-16", 20_000, 1000), before))
+        model = str(made("vit-shapes", shapes_task("vit-tiny-16", 20_000, 1000), "adamw:1e-3", steps=2000, batch=64))
     name = str(images or data or "digits")
     classes = 10 if rows is None else rows.features[columns_of(rows, name)[1]].num_classes
     config = config_of(model, shape, classes)

@@ -11,10 +11,10 @@ import pathlib
 from collections.abc import Sequence
 
 import click
-import transformers
 
 from examples.recipes import (
     blocks,
+    fresh_t5,
     interpreter_sources,
     pad,
     perform,
@@ -44,7 +44,7 @@ def span_corruption(texts: Sequence[str], shape: str, vocabulary: int, length: i
     training, validation = (SpanCorruption(every[places], sentinels, END) for places in split(len(every), 0.03))
     config = t5_config(shape, len(tokenizer), dropout)
     return Task(
-        model=lambda: transformers.T5ForConditionalGeneration(config),
+        model=lambda: fresh_t5(config),
         training=training,
         validation=validation,
         collate=functools.partial(pad, padding={"input_ids": PAD}),

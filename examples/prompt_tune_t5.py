@@ -24,7 +24,6 @@ from torch import nn
 from examples.pretrain_t5 import span_corruption
 from examples.recipes import (
     check_length,
-    defaults,
     Example,
     interpreter_sources,
     made,
@@ -40,7 +39,7 @@ from examples.recipes import (
 )
 
 HELP = "pass the folder of a checkpoint to --model"
-PACKAGES = ("asyncio", "email", "encodings", "idlelib", "json", "logging", "multiprocessing", "unittest")
+PACKAGES = ("asyncio", "email", "idlelib", "importlib", "multiprocessing", "tkinter", "unittest", "xml")
 PIECE = 400
 """Characters of a piece of source."""
 
@@ -65,13 +64,13 @@ class Pairs:
 
 
 def pieces() -> list[tuple[str, str]]:
-    """Pieces of source of Python's packages, and the names of these. Each file gives at most forty."""
+    """Pieces of source of Python's packages, and the names of these, at most 400 of each."""
     pairs = []
     for package in PACKAGES:
-        for file in sorted(pathlib.Path(sysconfig.get_path("stdlib"), package).glob("*.py")):
-            text = file.read_text(encoding="utf-8")
-            starts = range(0, max(1, len(text) - PIECE), PIECE)[:40]
-            pairs += [(text[start : start + PIECE], package) for start in starts]
+        files = sorted(pathlib.Path(sysconfig.get_path("stdlib"), package).rglob("*.py"))
+        texts = [file.read_text(encoding="utf-8") for file in files]
+        cut = [text[start : start + PIECE] for text in texts for start in range(0, len(text), PIECE)]
+        pairs += [(piece, package) for piece in cut[:: 1 + len(cut) // 400]]
     return pairs
 
 
@@ -113,9 +112,8 @@ def main(
 ) -> None:
     pairs = pieces() if texts is None else read_jsonl(texts, ("input", "target"))
     if model is None:
-        before = defaults(steps=3000, batch=32, optimizer="adamw:3e-3")
         task = span_corruption(read_texts(interpreter_sources(), "*.py"), "t5-mini", 4096, 64, 0.0)
-        model = str(made("t5-source", task, before))
+        model = str(made("t5-source", task, "adamw:3e-3", steps=1500, batch=32))
     with reachable(model, HELP):
         config = transformers.AutoConfig.from_pretrained(model)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model)

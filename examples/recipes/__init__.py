@@ -11,8 +11,9 @@ from ._images import (
     image_folder as image_folder,
     shapes as shapes,
 )
-from ._options import defaults as defaults, Settings as Settings, training_options as training_options
+from ._options import Settings as Settings, training_options as training_options
 from ._t5 import (
+    fresh_t5 as fresh_t5,
     SpanCorruption as SpanCorruption,
     t5_config as t5_config,
     T5_SHAPES as T5_SHAPES,

@@ -1,8 +1,5 @@
 """Checkpoints that recipes make for others, kept in the cache folder."""
 
-import dataclasses
-import hashlib
-import json
 import os
 import pathlib
 
@@ -15,14 +12,13 @@ from ._options import Settings
 from ._task import Task
 
 
-def made(name: str, task: Task, settings: Settings) -> pathlib.Path:
+def made(name: str, task: Task, optimizer: str, *, steps: int, batch: int) -> pathlib.Path:
     """The folder of a trained network. It is trained the first time, and an unfinished training goes on."""
     chosen = os.environ.get("MNEMO_CACHE")
     cache = pathlib.Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("mnemo-compile")
-    values = {key: value for key, value in dataclasses.asdict(settings).items() if key not in ("out", "workers")}
-    digest = hashlib.sha256(json.dumps(values, default=str, sort_keys=True).encode()).hexdigest()[:12]
-    folder = cache / "recipes" / f"{name}-{digest}"
-    if not (folder / "result.json").exists():
-        click.echo(f"{name} is trained first, and kept in {folder}.", err=True)
-        train(task, settings, choices(settings.optimizer)[0], settings.seed, folder, keep=True)
-    return folder / "model"
+    out = cache / "recipes" / f"{name}-{optimizer.replace(':', '-')}-{steps}-{batch}"
+    if not (out / "result.json").exists():
+        click.echo(f"{name} is trained first, for {steps} steps, and kept in {out}.", err=True)
+        settings = Settings(out=out, steps=steps, batch=batch, optimizer=optimizer, eval_every=steps // 5)
+        train(task, settings, choices(optimizer)[0], settings.seed, out, keep=True)
+    return out / "model"
