@@ -55,7 +55,6 @@ class Texts:
 
 def network(model: str, classes: int, trained: str, lora: int) -> nn.Module:
     """The encoder with a head for these classes."""
-    transformers.logging.set_verbosity_error()  # The head is new, and that is meant.
     with reachable(model, "pass the folder of a checkpoint to --model"):
         built: Any = transformers.AutoModelForSequenceClassification.from_pretrained(model, num_labels=classes)
     if lora:

@@ -87,7 +87,6 @@ def normalisation(model: str | None) -> tuple[list[float], list[float]]:
 
 def network(config: transformers.ViTConfig, model: str | None, trained: str, lora: int) -> nn.Module:
     """The network, with what is trained of it."""
-    transformers.logging.set_verbosity_error()  # The head is new, and that is meant.
     kind = transformers.ViTForImageClassification
     if model is None:
         built: Any = kind(config)

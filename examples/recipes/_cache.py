@@ -20,5 +20,5 @@ def made(name: str, task: Task, optimizer: str, *, steps: int, batch: int) -> pa
     if not (out / "result.json").exists():
         click.echo(f"{name} is trained first, for {steps} steps, and kept in {out}.", err=True)
         settings = Settings(out=out, steps=steps, batch=batch, optimizer=optimizer, eval_every=steps // 5)
-        train(task, settings, choices(optimizer)[0], settings.seed, out, keep=True)
+        train(task, settings, choices(optimizer)[0], settings.seed, out)
     return out / "model"

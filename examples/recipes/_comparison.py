@@ -32,9 +32,8 @@ def train_once(task: Task, settings: Settings) -> None:
     if more:
         raise click.UsageError(f"--optimizer {settings.optimizer} has several rates; pass them to --compare.")
     out = settings.out
-    if (out / "run.json").exists() and not settings.resume:
-        raise click.UsageError(f"{out} holds a run; pass --resume to go on with it, or another --out.")
-    result = finished(out, settings) or train(task, settings, choice, settings.seed, out, keep=True)
+    result = finished(out, settings) if settings.resume else None
+    result = result or train(task, settings, choice, settings.seed, out, resume=settings.resume)
     if accelerate.PartialState().is_main_process:
         draw({result.label: [out]}, out / "curve.png")
         click.echo(f"{_number(result.loss)} validation loss, {result.accuracy:.1%} accuracy: {out}")

@@ -1,6 +1,7 @@
 """Failures that a user can fix, each in one sentence."""
 
 import contextlib
+import pathlib
 from collections.abc import Iterator
 
 import click
@@ -18,7 +19,7 @@ def reachable(name: str, otherwise: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def enough_memory(out: str) -> Iterator[None]:
+def enough_memory(out: pathlib.Path) -> Iterator[None]:
     """Says what to do where memory does not suffice."""
     try:
         yield
@@ -26,9 +27,8 @@ def enough_memory(out: str) -> Iterator[None]:
         if not _is_of_memory(error):
             raise
         raise click.ClickException(
-            "The memory does not suffice; `mnemo plan MODEL` says what a model and its optimizer need, a larger "
-            "--accumulate and --gradient-checkpointing need less, and --resume goes on from the last checkpoint "
-            f"in {out}."
+            f"The memory does not suffice for the run in {out}; `mnemo plan MODEL` says what a model and its optimizer "
+            "need, and --accumulate, --gradient-checkpointing and --shard need less."
         ) from error
 
 

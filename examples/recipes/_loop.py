@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from torch import nn, Tensor
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, StateDictOptions
 from torch.utils.data import DataLoader, Dataset
 
 from . import _checkpoints, _optimizers
@@ -25,14 +26,29 @@ FLUSH = 10
 """Steps between two reads of the loss, which wait for the device."""
 
 
-def train(task: Task, settings: Settings, choice: Choice, seed: int, out: pathlib.Path, *, keep: bool) -> Result:
-    """Trains the network of a task, or goes on with it. `keep` says whether the trained network is saved."""
-    with enough_memory(str(out)):
-        return _Training(task, settings, choice, seed, out).run(keep=keep)
+def train(
+    task: Task,
+    settings: Settings,
+    choice: Choice,
+    seed: int,
+    out: pathlib.Path,
+    *,
+    resume: bool = True,
+    keep: bool = True,
+) -> Result:
+    """Trains the network of a task.
+
+    **Arguments:**
+
+    - `resume`: whether to go on with what `out` holds; if not, `out` may hold no run.
+    - `keep`: whether the trained network is saved.
+    """
+    with enough_memory(out):
+        return _Training(task, settings, choice, seed, out, resume=resume).run(keep=keep)
 
 
 class _Training:
-    def __init__(self, task: Task, settings: Settings, choice: Choice, seed: int, out: pathlib.Path):
+    def __init__(self, task: Task, settings: Settings, choice: Choice, seed: int, out: pathlib.Path, *, resume: bool):
         self.task, self.settings, self.choice, self.seed, self.out = task, settings, choice, seed, out
         self.accelerator = _accelerator(settings)
         torch.manual_seed(seed)
@@ -40,7 +56,7 @@ class _Training:
         if settings.gradient_checkpointing:
             getattr(model, "gradient_checkpointing_enable")({"use_reentrant": False})
         if self.accelerator.is_main_process:
-            begin(out, settings, choice, seed, model)
+            begin(out, settings, choice, seed, model, resume=resume)
         self.accelerator.wait_for_everyone()
         if settings.shard:
             model.to(self.accelerator.device)
@@ -146,8 +162,6 @@ class _Training:
 
     def _save_model(self) -> None:
         """Saves the trained network as a folder of transformers or peft."""
-        from torch.distributed.checkpoint.state_dict import get_model_state_dict, StateDictOptions
-
         whole = {}
         if self.settings.shard:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
+import transformers
 
 Command = Callable[..., None]
 
@@ -46,6 +47,9 @@ def training_options(*, out: str, steps: int, batch: int) -> Callable[[Command],
         def run(**values: Any) -> None:
             shared = {name: values.pop(name) for name in Settings.__dataclass_fields__ if name != "options"}
             _check(shared)
+            # A new head, and weights that are written in no time, are what is meant.
+            transformers.logging.set_verbosity_error()
+            transformers.logging.disable_progress_bar()
             command(Settings(**shared, options=values), **values)
 
         decorated: Command = run

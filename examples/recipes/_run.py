@@ -48,7 +48,9 @@ def write_result(folder: pathlib.Path, result: Result) -> None:
     write_json(folder / "result.json", asdict(result))
 
 
-def begin(folder: pathlib.Path, settings: Settings, choice: Choice, seed: int, model: nn.Module) -> None:
+def begin(
+    folder: pathlib.Path, settings: Settings, choice: Choice, seed: int, model: nn.Module, *, resume: bool
+) -> None:
     """Writes what a run is, or refuses to go on with a run that is something else."""
     values = {**asdict(settings), **settings.options}
     options = {name: value for name, value in values.items() if name not in NOT_PART}
@@ -60,6 +62,8 @@ def begin(folder: pathlib.Path, settings: Settings, choice: Choice, seed: int, m
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, run)
         return
+    if not resume:
+        raise click.UsageError(f"{folder} holds a run; pass --resume to go on with it, or another --out.")
     before = json.loads(path.read_text(encoding="utf-8"))
     _refuse_other(folder, "option", before["options"], run["options"])
     _refuse_other(folder, "parameter", before["parameters"], run["parameters"])
