@@ -1,6 +1,6 @@
 """Pre-training of a T5 v1.1 by span corruption, from scratch, on text files of any kind.
 
-    python -m examples.pretrain_t5                                     # three million parameters on Python's sources
+    python -m examples.pretrain_t5                                     # two million parameters on Python's sources
     python -m examples.pretrain_t5 --shape t5-small --text corpus --pattern '*.txt' --length 512 --vocabulary 32000
 
 The tokenizer is trained on the same texts first.
@@ -11,10 +11,10 @@ import pathlib
 from collections.abc import Sequence
 
 import click
+import transformers
 
 from examples.recipes import (
     blocks,
-    fresh_t5,
     interpreter_sources,
     pad,
     perform,
@@ -44,7 +44,7 @@ def span_corruption(texts: Sequence[str], shape: str, vocabulary: int, length: i
     training, validation = (SpanCorruption(every[places], sentinels, END) for places in split(len(every), 0.03))
     config = t5_config(shape, len(tokenizer), dropout)
     return Task(
-        model=lambda: fresh_t5(config),
+        model=lambda: transformers.T5ForConditionalGeneration(config),
         training=training,
         validation=validation,
         collate=functools.partial(pad, padding={"input_ids": PAD}),
@@ -62,7 +62,7 @@ def span_corruption(texts: Sequence[str], shape: str, vocabulary: int, length: i
 )
 @click.option("--pattern", default="*.txt", show_default=True, help="Files that are read in a folder.")
 @click.option("--shape", type=click.Choice(list(T5_SHAPES)), default="t5-mini", show_default=True)
-@click.option("--vocabulary", type=click.IntRange(min=500), default=4096, show_default=True)
+@click.option("--vocabulary", type=click.IntRange(min=500), default=1024, show_default=True)
 @click.option("--length", type=click.IntRange(min=8), default=64, show_default=True, help="Tokens per example.")
 @click.option("--dropout", type=click.FloatRange(0, 1), default=0.0, show_default=True)
 @training_options(out="runs/t5", steps=2000, batch=32)

@@ -3,7 +3,7 @@
     python -m examples.prompt_tune_t5                                  # a small T5 made on the spot
     python -m examples.prompt_tune_t5 --model google/t5-v1_1-xxl --bfloat16 --gradient-checkpointing --texts pairs.jsonl
 
-A line of a file is {"input": "…", "target": "…"}. By default a T5 of three million parameters is first trained on
+A line of a file is {"input": "…", "target": "…"}. By default a T5 of two million parameters is first trained on
 Python's sources, and kept in the cache folder; its task is to tell the package that a piece of source comes from.
 """
 
@@ -112,8 +112,8 @@ def main(
 ) -> None:
     pairs = pieces() if texts is None else read_jsonl(texts, ("input", "target"))
     if model is None:
-        task = span_corruption(read_texts(interpreter_sources(), "*.py"), "t5-mini", 4096, 64, 0.0)
-        model = str(made("t5-source", task, "adamw:3e-3", steps=1500, batch=32))
+        task = span_corruption(read_texts(interpreter_sources(), "*.py"), "t5-mini", 1024, 64, 0.0)
+        model = str(made("t5-source", task, "adafactor:2e-2", steps=1500, batch=32))
     with reachable(model, HELP):
         config = transformers.AutoConfig.from_pretrained(model)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model)

@@ -13,7 +13,6 @@ from ._images import (
 )
 from ._options import Settings as Settings, training_options as training_options
 from ._t5 import (
-    fresh_t5 as fresh_t5,
     SpanCorruption as SpanCorruption,
     t5_config as t5_config,
     T5_SHAPES as T5_SHAPES,

@@ -74,40 +74,63 @@ class _Training:
     def run(self, *, keep: bool) -> Result:
         """Trains to the end."""
         start = _checkpoints.load(self.bare, self.inner, self.out / "checkpoints")
-        steps, batches = self.settings.steps, iter(self._training_loader(start))
         is_main = self.accelerator.is_main_process
-        metrics = Metrics(self.out / "metrics.jsonl", start) if is_main else None
-        validation, losses = (math.nan, math.nan), []
-        with Progress(self.out.name if is_main else None, steps, start) as progress:
-            for step in range(start, steps):
-                losses.append(self._step(step, batches))
-                done = step + 1
-                validates = done == steps or done % self.settings.eval_every == 0
-                saves = done < steps and done % self.settings.save_every == 0
-                if validates or saves or done % FLUSH == 0:
-                    self._write(metrics, done, losses)
-                    losses = []
-                if validates:
-                    validation = self._validate()
-                    if metrics is not None:
-                        metrics.write(done, validation_loss=validation[0], validation_accuracy=validation[1])
-                        metrics.flush()
-                    progress.say(done, *validation)
-                if saves:
-                    _checkpoints.save(self.accelerator, self.bare, self.inner, self.out / "checkpoints", done)
-                progress.advance()
-        return self._finish(metrics, validation, keep)
+        title = self.out.name if is_main else None
+        with (
+            Metrics(self.out / "metrics.jsonl" if is_main else None, start) as metrics,
+            Progress(title, self.settings.steps, start) as progress,
+        ):
+            loss, accuracy = self._train(start, metrics, progress)
+        result = Result(
+            label=self.choice.label,
+            seed=self.seed,
+            steps=self.settings.steps,
+            loss=loss if math.isfinite(loss) else None,
+            accuracy=accuracy,
+            seconds=round(metrics.seconds, 1),
+        )
+        if keep:
+            self._save_model()
+        if is_main:
+            write_result(self.out, result)
+            shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.free_memory()
+        return result
+
+    def _train(self, start: int, metrics: Metrics, progress: Progress) -> tuple[float, float]:
+        """Takes the steps from `start` on. Returns the last validation."""
+        steps, batches = self.settings.steps, iter(self._training_loader(start))
+        losses, validation = [], (math.nan, math.nan)
+        for step in range(start, steps):
+            losses.append(self._step(step, batches))
+            done = step + 1
+            validates = done == steps or done % self.settings.eval_every == 0
+            saves = done < steps and done % self.settings.save_every == 0
+            if validates or saves or done % FLUSH == 0:
+                self._write(metrics, done, losses)
+                losses = []
+            if validates:
+                validation = self._validate()
+                metrics.write(done, validation_loss=validation[0], validation_accuracy=validation[1])
+                progress.say(done, *validation)
+            metrics.flush()
+            if saves:
+                _checkpoints.save(self.accelerator, self.bare, self.inner, self.out / "checkpoints", done)
+            progress.advance()
+        return validation
 
     def _step(self, step: int, batches: Iterator[Batch]) -> Tensor:
         """One step of the optimizer. Returns the training loss."""
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self.factor(step)
-        torch.manual_seed(_seed(self.seed, step, self.accelerator.process_index))
         self.model.train()
         losses = []
-        for _ in range(self.settings.accumulate):
+        for part in range(self.settings.accumulate):
+            batch = next(batches)  # A loader that begins draws a number, so the seed is set after it.
+            torch.manual_seed(_seed(self.seed, step, part, self.accelerator.process_index))
             with self.accelerator.accumulate(self.model):
-                loss = self.model(**next(batches)).loss
+                loss = self.model(**batch).loss
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients and self.settings.clip:
                     self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip)
@@ -116,14 +139,12 @@ class _Training:
             losses.append(loss.detach())
         return torch.stack(losses).mean()
 
-    def _write(self, metrics: Metrics | None, done: int, losses: list[Tensor]) -> None:
-        """Writes the losses of the steps before `done`, as means over processes."""
+    def _write(self, metrics: Metrics, done: int, losses: list[Tensor]) -> None:
+        """Writes the losses of the last steps before `done`, as means over processes."""
         mean = self.accelerator.reduce(torch.stack(losses), "mean")
-        if metrics is not None:
-            assert isinstance(mean, Tensor)
-            for step, value in enumerate(mean.tolist(), done - len(losses) + 1):
-                metrics.write(step, loss=value)
-            metrics.flush()
+        assert isinstance(mean, Tensor)
+        for step, value in enumerate(mean.tolist(), done - len(losses) + 1):
+            metrics.write(step, loss=value)
 
     def _validate(self) -> tuple[float, float]:
         """Loss and accuracy per label, over all validation examples."""
@@ -137,28 +158,6 @@ class _Training:
                 sums += rows.cpu().sum(0)
         loss, right, count = sums.tolist()
         return loss / count, right / count
-
-    def _finish(self, metrics: Metrics | None, validation: tuple[float, float], keep: bool) -> Result:
-        loss, accuracy = validation
-        seconds = round(metrics.seconds, 1) if metrics is not None else 0.0
-        if metrics is not None:
-            metrics.close()
-        result = Result(
-            label=self.choice.label,
-            seed=self.seed,
-            steps=self.settings.steps,
-            loss=loss if math.isfinite(loss) else None,
-            accuracy=accuracy,
-            seconds=seconds,
-        )
-        if keep:
-            self._save_model()
-        if self.accelerator.is_main_process:
-            write_result(self.out, result)
-            shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.free_memory()
-        return result
 
     def _save_model(self) -> None:
         """Saves the trained network as a folder of transformers or peft."""

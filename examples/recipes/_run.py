@@ -82,15 +82,24 @@ def _refuse_other(folder: pathlib.Path, kind: str, before: dict[str, Any], now: 
 class Metrics:
     """A file with a JSON object per line: `step` with `loss`, or with `validation_loss` and `validation_accuracy`."""
 
-    def __init__(self, path: pathlib.Path, step: int):
-        """Drops the lines after `step`, which a resumed run writes again."""
-        lines = read_metrics(path) if path.exists() else []
-        kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        os.replace(partial, path)
-        self._file = path.open("a", encoding="utf-8")
-        self._started = time.monotonic() - (lines[len(kept) - 1]["seconds"] if kept else 0.0)
+    def __init__(self, path: pathlib.Path | None, step: int):
+        """Drops the lines after `step`, which a resumed run writes again. Without a path nothing is written."""
+        lines = read_metrics(path) if path is not None and path.exists() else []
+        kept = [line for line in lines if line["step"] <= step]
+        self._started = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
+        self._file = None
+        if path is not None:
+            partial = path.with_name(path.name + ".partial")
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            os.replace(partial, path)
+            self._file = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
 
     @property
     def seconds(self) -> float:
@@ -100,13 +109,13 @@ class Metrics:
     def write(self, step: int, **values: float) -> None:
         """Adds a line. Numbers that are not finite become null."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **finite, "seconds": round(self.seconds, 3)}) + "\n")
+        if self._file is not None:
+            self._file.write(json.dumps({"step": step, **finite, "seconds": round(self.seconds, 3)}) + "\n")
 
     def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+        """Lets readers see what is written."""
+        if self._file is not None:
+            self._file.flush()
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:

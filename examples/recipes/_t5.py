@@ -42,19 +42,6 @@ def t5_config(shape: str, vocabulary: int, dropout: float) -> transformers.T5Con
     )
 
 
-def fresh_t5(config: transformers.T5Config) -> transformers.T5ForConditionalGeneration:
-    """A network with random weights.
-
-    transformers starts embeddings and head with a standard deviation of 1, which the usual rates hardly change; here
-    it is 0.05.
-    """
-    model = transformers.T5ForConditionalGeneration(config)
-    with torch.no_grad():
-        for layer in (model.shared, model.lm_head):
-            layer.weight.mul_(0.05)
-    return model
-
-
 def t5_special() -> list[str]:
     """The special tokens, in T5's order."""
     return ["<pad>", "</s>", "<unk>", *(f"<extra_id_{number}>" for number in range(SENTINELS))]
