@@ -29,6 +29,12 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A cache of the session, since compiling an optimizer takes half a minute."""
+    return tmp_path_factory.mktemp("recipes")
+
+
 @pytest.fixture
 def recipe(tmp_path: pathlib.Path) -> Recipe:
     """Runs the command of a recipe with a folder for its results."""

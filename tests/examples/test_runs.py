@@ -59,7 +59,7 @@ def run(task: Task, settings: Settings, choice: Choice) -> list[dict[str, Any]]:
     return curve(settings.out / "metrics.jsonl")
 
 
-@pytest.fixture(params=["adamw", "mnemosyne"])
+@pytest.fixture(params=["adamw", pytest.param("mnemosyne", marks=pytest.mark.slow)])
 def choice(request: pytest.FixtureRequest, freeze_small: Freeze, tmp_path: pathlib.Path) -> Choice:
     if request.param == "adamw":
         return Choice("adamw", 1e-2)
