@@ -4,6 +4,7 @@ import math
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import click
 import numpy as np
@@ -54,7 +55,7 @@ class _Training:
         torch.manual_seed(seed)
         model = task.model()
         if settings.gradient_checkpointing:
-            getattr(model, "gradient_checkpointing_enable")({"use_reentrant": False})
+            _checkpoint_activations(model)
         if self.accelerator.is_main_process:
             begin(out, settings, choice, seed, model, resume=resume)
         self.accelerator.wait_for_everyone()
@@ -193,6 +194,12 @@ def finished(out: pathlib.Path, settings: Settings) -> Result | None:
     """The result of a run in this folder, if it ended with this number of steps."""
     result = read_result(out)
     return result if result is not None and result.steps == settings.steps else None
+
+
+def _checkpoint_activations(model: Any) -> None:
+    """Computes activations again in the backward pass. transformers changed the name of it in 5."""
+    name = "activation_checkpointing_enable"
+    getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")({"use_reentrant": False})
 
 
 def _accelerator(settings: Settings) -> Accelerator:
