@@ -10,11 +10,11 @@ import numpy as np
 import rich.console
 import rich.table
 
-from ._loop import finished, train
+from ._loop import train
 from ._optimizers import Choice, choices
 from ._options import Settings
 from ._plots import draw
-from ._run import Result, write_json
+from ._run import finished, Result, write_json
 from ._task import Task
 
 
@@ -32,7 +32,7 @@ def train_once(task: Task, settings: Settings) -> None:
     if more:
         raise click.UsageError(f"--optimizer {settings.optimizer} has several rates; pass them to --compare.")
     out = settings.out
-    result = finished(out, settings) if settings.resume else None
+    result = finished(out, settings, choice, settings.seed) if settings.resume else None
     result = result or train(task, settings, choice, settings.seed, out, resume=settings.resume)
     if accelerate.PartialState().is_main_process:
         draw({result.label: [out]}, out / "curve.png")
@@ -47,7 +47,8 @@ def compare(task: Task, settings: Settings) -> None:
     for seed in range(settings.seed, settings.seed + settings.seeds):
         for choice in everything:
             folder = settings.out / f"{_name(choice)}-seed-{seed}"
-            result = finished(folder, settings) or train(task, settings, choice, seed, folder, keep=False)
+            result = finished(folder, settings, choice, seed)
+            result = result or train(task, settings, choice, seed, folder, keep=False)
             results.setdefault(choice.label, []).append(result)
             folders.setdefault(choice.label, []).append(folder)
     if accelerate.PartialState().is_main_process:

@@ -19,7 +19,7 @@ from ._errors import enough_memory
 from ._optimizers import Choice
 from ._options import Settings
 from ._progress import Progress
-from ._run import begin, Metrics, read_result, Result, write_result
+from ._run import begin, Metrics, Result, write_result
 from ._sharding import shard
 from ._task import Batch, Example, IGNORED, Source, Task
 
@@ -156,7 +156,7 @@ class _Training:
                 labels = batch["labels"]
                 rows = self.accelerator.gather_for_metrics(_sums(self.model(**batch).logits, labels))
                 assert isinstance(rows, Tensor)
-                sums += rows.cpu().sum(0)
+                sums += rows.cpu().double().sum(0)
         loss, right, count = sums.tolist()
         return loss / count, right / count
 
@@ -172,6 +172,7 @@ class _Training:
             getattr(self.bare, "save_pretrained")(partial, **whole)
             if self.task.save is not None:
                 self.task.save(partial)
+            shutil.rmtree(self.out / "model", ignore_errors=True)
             partial.rename(self.out / "model")
 
     def _training_loader(self, start: int) -> DataLoader[Batch]:
@@ -188,12 +189,6 @@ class _Training:
             num_workers=self.settings.workers,
         )
         return self.accelerator.prepare(loader)
-
-
-def finished(out: pathlib.Path, settings: Settings) -> Result | None:
-    """The result of a run in this folder, if it ended with this number of steps."""
-    result = read_result(out)
-    return result if result is not None and result.steps == settings.steps else None
 
 
 def _checkpoint_activations(model: Any) -> None:
@@ -257,4 +252,4 @@ def _sums(logits: Tensor, labels: Tensor) -> Tensor:
         logits.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
     columns = (losses.view_as(labels), (logits.argmax(-1) == labels) & counts, counts)
-    return torch.stack([column.double().reshape(len(labels), -1).sum(1) for column in columns], 1)
+    return torch.stack([column.float().reshape(len(labels), -1).sum(1) for column in columns], 1)

@@ -14,7 +14,7 @@ from torch import nn
 from ._optimizers import Choice
 from ._options import Settings
 
-NOT_PART = {"out", "resume", "compare", "seeds", "optimizer", "seed", "workers", "save_every", "shard", "options"}
+NOT_PART = {"out", "resume", "compare", "seeds", "workers", "save_every", "shard", "options"}
 """Settings that may change when a run goes on, or that its folder names."""
 
 
@@ -38,10 +38,14 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     os.replace(partial, path)
 
 
-def read_result(folder: pathlib.Path) -> Result | None:
-    """The result of a run, if it has ended."""
+def finished(folder: pathlib.Path, settings: Settings, choice: Choice, seed: int) -> Result | None:
+    """The result of a run, if it has ended. A run with other options is refused."""
     path = folder / "result.json"
-    return Result(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    _refuse_other(folder, "option", before["options"], _options_of(settings, choice, seed))
+    return Result(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def write_result(folder: pathlib.Path, result: Result) -> None:
@@ -52,11 +56,8 @@ def begin(
     folder: pathlib.Path, settings: Settings, choice: Choice, seed: int, model: nn.Module, *, resume: bool
 ) -> None:
     """Writes what a run is, or refuses to go on with a run that is something else."""
-    values = {**asdict(settings), **settings.options}
-    options = {name: value for name, value in values.items() if name not in NOT_PART}
-    options |= {"optimizer": choice.label, "seed": seed}
     shapes = {name: list(param.shape) for name, param in model.named_parameters() if param.requires_grad}
-    run = json.loads(json.dumps({"options": options, "parameters": shapes}, default=str))
+    run = {"options": _options_of(settings, choice, seed), "parameters": shapes}
     path = folder / "run.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +68,12 @@ def begin(
     before = json.loads(path.read_text(encoding="utf-8"))
     _refuse_other(folder, "option", before["options"], run["options"])
     _refuse_other(folder, "parameter", before["parameters"], run["parameters"])
+
+
+def _options_of(settings: Settings, choice: Choice, seed: int) -> dict[str, Any]:
+    """What decides the curve of a run, as JSON has it."""
+    values = {**asdict(settings), **settings.options, "optimizer": choice.label, "seed": seed}
+    return json.loads(json.dumps({name: values[name] for name in values if name not in NOT_PART}, default=str))
 
 
 def _refuse_other(folder: pathlib.Path, kind: str, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -152,6 +152,8 @@ def test_a_comparison_keeps_what_has_ended(tmp_path: pathlib.Path, capsys: pytes
     after = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/result.json")}
     assert len(after) == 8
     assert before.items() <= after.items()
+    with pytest.raises(click.UsageError, match="another run: option batch is 8 there and 4 here"):
+        compare(small_task(), dataclasses.replace(settings, batch=4))
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert [row["label"] for row in rows] == ["adamw:0.01", "adamw:0.001", "sgd", "trainer"]
     assert all(row["seeds"] == 2 for row in rows)
