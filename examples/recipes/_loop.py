@@ -166,6 +166,7 @@ class _Training:
         if self.settings.shard:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
             whole["state_dict"] = get_model_state_dict(self.bare, options=options)
+            getattr(self.bare, "unshard")()  # peft evaluates a prompt to save it.
         if self.accelerator.is_main_process:
             partial = self.out / "model.partial"
             shutil.rmtree(partial, ignore_errors=True)

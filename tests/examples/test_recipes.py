@@ -101,6 +101,10 @@ def test_a_t5_is_trained_and_prompted(recipe: Recipe, tmp_path: pathlib.Path, te
     assert sum(file.stat().st_size for file in pathlib.Path(prompt).iterdir()) < 50_000
     frozen = transformers.T5ForConditionalGeneration.from_pretrained(model)
     peft.PeftModel.from_pretrained(frozen, prompt)
+    options = ("--model", model, *pairs, "--bfloat16", "--shard", *STEPS, "--out", str(tmp_path / "two"))
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    subprocess.run([*launcher, "-m", "examples.prompt_tune_t5", *options], check=True)
+    peft.PeftModel.from_pretrained(frozen, model_in(tmp_path / "two"))
 
 
 @pytest.mark.parametrize("launcher", ["accelerate.commands.launch", "torch.distributed.run"])
