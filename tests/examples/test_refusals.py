@@ -110,6 +110,20 @@ def test_wrong_input_is_refused(
     assert not list((inputs / "out").glob("checkpoints/*"))
 
 
+def test_a_run_begins_once(recipe: Recipe) -> None:
+    arguments = ("--steps", "4", "--batch", "4", "--count", "20", "--optimizer", "adamw")
+    first = recipe(pretrain_vit.main, *arguments)
+    assert first.exit_code == 0
+    again = recipe(pretrain_vit.main, *arguments)
+    assert again.exit_code == 2
+    assert "pass --resume to go on with it, or another --out" in again.stderr
+    resumed = recipe(pretrain_vit.main, *arguments, "--resume")
+    assert (resumed.exit_code, resumed.stdout) == (0, first.stdout)
+    other = recipe(pretrain_vit.main, *arguments, "--resume", "--shape", "vit-base")
+    assert other.exit_code == 2
+    assert "holds a checkpoint of another run: option shape is vit-tiny-16 there and vit-base here" in other.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_recipe_has_help(recipe: Recipe, name: str) -> None:
     result = recipe(COMMANDS[name], "--help")
