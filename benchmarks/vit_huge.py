@@ -32,13 +32,14 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
+    classes: dict[str, Any] = {"num_labels": LABELS}
     config = ViTConfig(
         hidden_size=arguments.width,
         intermediate_size=4 * arguments.width,
         num_hidden_layers=arguments.layers,
         num_attention_heads=HEADS,
         patch_size=14,
-        num_labels=LABELS,
+        **classes,
     )
     model = ViTForImageClassification(config).train()
     model.gradient_checkpointing_enable()
@@ -62,7 +63,8 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         print(f"{name}, step {step}: pass {passes[-1]:.1f} s, step {steps[-1]:.1f} s", file=sys.stderr, flush=True)
     if not all(map(math.isfinite, losses)):
         raise SystemExit(f"the losses of {name} are not finite: {losses}")
-    state = [tensor for each in optimizer.state.values() for tensor in each.values() if isinstance(tensor, torch.Tensor)]
+    values = [value for each in optimizer.state.values() for value in each.values()]
+    state = [value for value in values if isinstance(value, torch.Tensor)]
     parameters = sum(param.numel() for param in model.parameters())
     return {
         "optimizer": name,
