@@ -11,7 +11,6 @@ width, 3) of bytes and `labels` (count). Every image is scaled to the network's 
 import pathlib
 
 import click
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,16 +80,14 @@ def main(settings: Settings, model: str, data: pathlib.Path | None, remat: bool)
         network = load_vit(pathlib.Path(model), classes, remat, settings.seed)
     else:
         raise click.UsageError(f"--model {model} is no folder and none of {', '.join(VIT_SHAPES)}.")
-    params, static = eqx.partition(network, eqx.is_array)
-    params = place(params, lambda array: sharding_of(mesh, array.shape))
 
-    def loss(params: ViT, _: None, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return loss_of(eqx.combine(params, static), batch["images"], batch["labels"])
+    def loss(network: ViT, _: None, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return loss_of(network, batch["images"], batch["labels"])
 
     order = np.random.default_rng(0).permutation(len(images))
     held, trained = order[: len(images) // 5], order[len(images) // 5 :]
     recipe = Recipe(
-        params,
+        place(network, lambda array: sharding_of(mesh, array.shape)),
         None,
         loss,
         training={"images": images[trained], "labels": labels[trained]},

@@ -99,15 +99,18 @@ class Checkpoints:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
         restored = self._manager.restore(self.latest(), args=ocp.args.StandardRestore(_numbered(abstract)))
         leaves, structure = jax.tree.flatten(template)
-        return structure.unflatten([restored[f"{index:05d}"] for index in range(len(leaves))])
+        return structure.unflatten([restored.get(f"{index:05d}", leaf) for index, leaf in enumerate(leaves)])
 
     def close(self) -> None:
         self._manager.close()
 
 
 def _numbered(tree: Any) -> dict[str, Any]:
-    """Leaves by their place, which does not depend on how a library names the fields of a tree."""
-    return {f"{index:05d}": leaf for index, leaf in enumerate(jax.tree.leaves(tree))}
+    """Leaves by their place, which does not depend on how a library names the fields of a tree.
+
+    Empty arrays, which Orbax refuses, are left out.
+    """
+    return {f"{index:05d}": leaf for index, leaf in enumerate(jax.tree.leaves(tree)) if leaf.size}
 
 
 def _finite(value: float) -> float | None:

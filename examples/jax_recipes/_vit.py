@@ -157,24 +157,23 @@ class ViT(eqx.Module):
 
 
 def make_vit(shape: ViTShape, classes: int, remat: bool, seed: int) -> ViT:
-    """A network with the initialisation of `transformers`: matrices of 0.02, and biases of zero."""
-    model = ViT(shape, classes, remat, jax.random.key(seed))
-    names, structure = named(model)
-    keys = jax.random.split(jax.random.key(seed + 1), len(names))
-    leaves = [_initial(name, leaf, key) for (name, leaf), key in zip(names.items(), keys, strict=True)]
-    return eqx.combine(jax.tree.unflatten(structure, leaves), model)
+    """A network with the initialisation of `transformers`: matrices of 0.02, and biases of zero. Arrays are NumPy's."""
+    names, structure = named(eqx.filter_eval_shape(ViT, shape, classes, remat, jax.random.key(0)))
+    random = np.random.default_rng(seed)
+
+    def initial(name: str, leaf: Any) -> np.ndarray:
+        if name.endswith(".bias"):
+            return np.zeros(leaf.shape, np.float32)
+        if leaf.ndim == 1:
+            return np.ones(leaf.shape, np.float32)
+        return np.float32(0.02) * random.standard_normal(leaf.shape, np.float32)
+
+    return jax.tree.unflatten(structure, [initial(name, leaf) for name, leaf in names.items()])
 
 
-def _initial(name: str, leaf: jax.Array, key: jax.Array) -> jax.Array:
-    if name.endswith(".bias"):
-        return jnp.zeros_like(leaf)
-    is_matrix = name.endswith(".weight") and leaf.ndim > 1
-    return 0.02 * jax.random.truncated_normal(key, -2, 2, leaf.shape) if is_matrix else leaf
-
-
-def named(model: eqx.Module) -> tuple[dict[str, jax.Array], Any]:
+def named(model: ViT) -> tuple[dict[str, Any], Any]:
     """The parameters by name, and the structure of their tree."""
-    leaves, structure = jax.tree_util.tree_flatten_with_path(eqx.filter(model, eqx.is_array))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(model)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}, structure
 
 
@@ -208,8 +207,8 @@ def with_weights(model: ViT, weights: Mapping[str, np.ndarray], folder: pathlib.
         if value is None or value.shape != leaf.shape:
             shape = "absent" if value is None else f"of shape {value.shape}"
             raise click.UsageError(f"{folder}: the tensor {name} is {shape}, and {leaf.shape} is needed.")
-        leaves.append(jnp.asarray(value, leaf.dtype))
-    return eqx.combine(jax.tree.unflatten(structure, leaves), model)
+        leaves.append(value.astype(np.float32))
+    return jax.tree.unflatten(structure, leaves)
 
 
 def load_vit(folder: pathlib.Path, classes: int, remat: bool, seed: int) -> ViT:
