@@ -63,7 +63,8 @@ def compile_step(model: str, devices: int) -> str:
     arguments, workspace = memory.argument_size_in_bytes / 1e9, memory.temp_size_in_bytes / 1e9
     return (
         f"{model}, {parameters:,} parameters, {devices} devices, batch {batch}: "
-        f"per device {arguments:.2f} GB of weights and state, {workspace:.2f} GB of workspace; compiled in {seconds:.0f} s"
+        f"per device {arguments:.2f} GB of weights and state, {workspace:.2f} GB of workspace; "
+        f"compiled in {seconds:.0f} s"
     )
 
 

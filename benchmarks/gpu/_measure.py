@@ -113,6 +113,7 @@ def _train(
         ended = _now(device)
         rows.append((ended - started, ended - middle))
         losses.append(loss.item())
+        del loss
         if step > WARM_UP and ended - began > seconds:
             break
     timed = rows[WARM_UP:]
@@ -132,7 +133,7 @@ def _train(
         first_loss=losses[0],
         last_loss=losses[-1],
     )
-    del model, optimizer, named, loss
+    del model, optimizer, named
     if is_gpu:
         torch.cuda.empty_cache()
     return figures

@@ -22,7 +22,8 @@ runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
 
 def test_every_network(tmp_path: pathlib.Path) -> None:
     frozen = load_bundle(ROOT / "mnemo_compile" / "zoo" / "models" / "mnemosyne-base" / "0.7.0")
-    TorchExporter().emit(frozen, compile_cell(frozen.cell), tmp_path / "package")
+    (tmp_path / "package").mkdir()
+    TorchExporter().emit(frozen, compile_cell(frozen.cell()), tmp_path / "package")
     command = [sys.executable, "-c", BLOCKED, "all", str(tmp_path / "package"), "--out", str(tmp_path / "out")]
     ran = subprocess.run([*command, "--tiny", "--steps", "2"], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
