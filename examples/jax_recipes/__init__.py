@@ -15,5 +15,12 @@ from ._t5 import (
     T5Shape as T5Shape,
 )
 from ._train import Batch as Batch, make_optimizer as make_optimizer, Recipe as Recipe, train as train
-from ._vit import load_vit as load_vit, make_vit as make_vit, ViT as ViT, VIT_SHAPES as VIT_SHAPES, ViTShape as ViTShape
+from ._vit import (
+    load_vit as load_vit,
+    make_vit as make_vit,
+    named as named,
+    ViT as ViT,
+    VIT_SHAPES as VIT_SHAPES,
+    ViTShape as ViTShape,
+)
 from ._weights import read_config as read_config, read_weights as read_weights

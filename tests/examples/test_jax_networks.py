@@ -11,7 +11,18 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration, ViTConfig, ViTForImageClassification
 
-from examples.jax_recipes import IGNORED, load_t5, load_vit, mesh_of, shard_t5, t5_loss
+from examples.jax_recipes import (
+    IGNORED,
+    load_t5,
+    load_vit,
+    make_vit,
+    mesh_of,
+    named,
+    shard_t5,
+    t5_loss,
+    VIT_SHAPES,
+)
+from mnemo_compile.step import describe
 
 
 def jittered(model: Any) -> Any:
@@ -49,6 +60,22 @@ def test_vit(tmp_path: pathlib.Path, seed: int, kind: str) -> None:
     other = load_vit(tmp_path, 7, False, 0)
     assert other.classifier.weight.shape == (7, 24 + 8 * seed)
     np.testing.assert_array_equal(other.layers[1].mlp.fc1.weight, model.vit.layers[1].mlp.fc1.weight.detach())
+
+
+def test_names_tell_the_roles_of_a_vit() -> None:
+    names, _ = named(make_vit(VIT_SHAPES["vit-tiny-16"], 10, False, 0))
+    roles = {name: describe(leaf.shape, name=name).role for name, leaf in names.items()}
+    expected = {
+        "embeddings.cls_token": "vector",
+        "embeddings.position_embeddings": "embedding",
+        "embeddings.patch_embeddings.projection.weight": "convolution",
+        "layers.3.attention.q_proj.weight": "matrix",
+        "layers.3.mlp.fc2.weight": "matrix",
+        "layers.3.layernorm_after.weight": "vector",
+        "classifier.weight": "head",
+    }
+    assert {name: roles[name] for name in expected} == expected
+    assert describe((100, 4096), name="prompt").role == "embedding"
 
 
 @functools.cache

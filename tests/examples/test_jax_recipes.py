@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
+from transformers import T5Config, T5ForConditionalGeneration, ViTConfig, ViTForImageClassification
 
 from examples import finetune_vit_jax, prompt_tune_t5_jax
 
@@ -20,6 +21,17 @@ ROOT = pathlib.Path(__file__).parents[2]
 COMMON = "--steps 6 --eval-every 3 --save-every 3 --batch 8".split()
 RECIPES = {"finetune_vit_jax": [], "prompt_tune_t5_jax": ["--prompt-length", "8", "--float32", "--length", "32"]}
 COMMANDS = {"finetune_vit_jax": finetune_vit_jax.main, "prompt_tune_t5_jax": prompt_tune_t5_jax.main}
+
+
+@pytest.fixture(scope="module")
+def folder_of_cache(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("cache of recipes")
+
+
+@pytest.fixture(autouse=True)
+def one_cache(own_cache: pathlib.Path, folder_of_cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optimizer is compiled once for all tests."""
+    monkeypatch.setenv("MNEMO_CACHE", str(folder_of_cache))
 
 
 def run(recipe: str, folder: pathlib.Path, *options: str, optimizer: str = "mnemosyne-base") -> list[dict[str, Any]]:
@@ -61,6 +73,23 @@ def test_many_devices_and_resuming_change_no_loss(tmp_path: pathlib.Path, recipe
         np.testing.assert_array_equal(after[name], value)
 
 
+def tiny(recipe: str) -> Any:
+    """A network of `transformers`."""
+    if recipe == "finetune_vit_jax":
+        sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "image_size": 8, "patch_size": 4}
+        return ViTForImageClassification(ViTConfig(num_hidden_layers=1, num_attention_heads=2, **sizes))
+    sizes = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "num_layers": 1, "vocab_size": 260}
+    return T5ForConditionalGeneration(T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, **sizes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_folder_of_transformers(tmp_path: pathlib.Path, recipe: str) -> None:
+    tiny(recipe).save_pretrained(tmp_path / "model")
+    lines = run(recipe, tmp_path / "run", "--model", str(tmp_path / "model"))
+    assert np.isfinite(values(lines)).all()
+
+
 @pytest.mark.slow
 def test_adamw(tmp_path: pathlib.Path) -> None:
     lines = run("finetune_vit_jax", tmp_path, optimizer="adamw:1e-3")
@@ -81,7 +110,7 @@ def test_help(recipe: str) -> None:
         ("finetune_vit_jax", "--devices 999", "more than the"),
         ("finetune_vit_jax", "--batch 5000", "pass a smaller one"),
         ("finetune_vit_jax", "--optimizer adamw", "write adamw:3e-4"),
-        ("finetune_vit_jax", "--resume", "leave --resume out"),
+        ("finetune_vit_jax", "--resume --optimizer adamw:1e-3", "leave --resume out"),
     ],
 )
 def test_a_wrong_call_leaves_nothing(tmp_path: pathlib.Path, recipe: str, arguments: str, message: str) -> None:
