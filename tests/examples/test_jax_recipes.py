@@ -78,8 +78,9 @@ def tiny(recipe: str) -> Any:
     if recipe == "finetune_vit_jax":
         sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "image_size": 8, "patch_size": 4}
         return ViTForImageClassification(ViTConfig(num_hidden_layers=1, num_attention_heads=2, **sizes))
-    sizes = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "num_layers": 1, "vocab_size": 260}
-    return T5ForConditionalGeneration(T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, **sizes))
+    sizes = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "num_layers": 1}
+    sizes |= {"vocab_size": 260, "tie_word_embeddings": False}
+    return T5ForConditionalGeneration(T5Config(feed_forward_proj="gated-gelu", **sizes))
 
 
 @pytest.mark.slow
