@@ -92,9 +92,11 @@ def test_a_folder_of_transformers(tmp_path: pathlib.Path, recipe: str) -> None:
 
 
 @pytest.mark.slow
-def test_adamw(tmp_path: pathlib.Path) -> None:
-    lines = run("finetune_vit_jax", tmp_path, optimizer="adamw:1e-3")
-    assert values(lines)[0] > values(lines)[-1]
+@pytest.mark.parametrize("optimizer", ["mnemosyne-base", "adamw:1e-3"])
+def test_a_vit_learns_digits(tmp_path: pathlib.Path, optimizer: str) -> None:
+    options = "--steps 200 --eval-every 50 --batch 32 --devices 1".split()
+    lines = run("finetune_vit_jax", tmp_path, *options, optimizer=optimizer)
+    assert lines[-1]["validation_accuracy"] > 0.3
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
