@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.integrations.places import assert_close, BATCH, batches, examples, loop, loss_of, Network, parameters, STEPS
+from tests.ranks import leave
 
 
 def own_batches() -> list[dict[str, Tensor]]:
@@ -75,4 +76,4 @@ if __name__ == "__main__":
         check_copies(Mnemosyne, tied)
         check_shards(Mnemosyne, tied)
     check_accelerate(Mnemosyne)
-    dist.destroy_process_group()
+    leave()

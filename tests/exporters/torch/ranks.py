@@ -20,6 +20,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor, DTensor, Replicate, Shard
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.ranks import leave
+
 SHAPES = {
     "encoder.weight": (300, 130),
     "encoder.bias": (300,),
@@ -257,4 +259,4 @@ if __name__ == "__main__":
     dist.init_process_group("gloo")
     for name in sys.argv[1].split(","):
         globals()[f"check_{name}"](lambda params: package.Mnemosyne(copy.copy(params), total_steps=STEPS))
-    dist.destroy_process_group()
+    leave()

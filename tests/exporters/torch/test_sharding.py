@@ -1,27 +1,17 @@
 """Parameters that are spread over processes take the steps of whole ones, in real processes."""
 
-import os
 import pathlib
-import subprocess
-import sys
 from types import ModuleType
 
 import pytest
 
+from tests.ranks import launch
+
 SLOW = pytest.mark.slow
-SCRIPT = pathlib.Path(__file__).with_name("ranks.py")
 
 
 def run(ranks: int, checks: str, *folders: pathlib.Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    result = subprocess.run(
-        [sys.executable, *launcher, str(SCRIPT), checks, *map(str, folders)],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    launch("tests.exporters.torch.ranks", ranks, checks, *map(str, folders))
 
 
 def test_two_processes_step_as_one(tiled_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
