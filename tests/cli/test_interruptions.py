@@ -13,18 +13,10 @@ import pytest
 
 from mnemo_compile.exporters import verify_export
 from mnemo_compile.frozen import load_bundle
+from tests.meta.conftest import ADAM
 
 SECONDS = 15
 """Within which a process ends. It needs two, on a machine that does nothing else."""
-CONFIG = """
-minutes = 1
-checkpoint_seconds = 0
-cell = {kind = "adam"}
-inner = {tasks = 2, truncation = 2, shortest = 4, longest = 8}
-outer = {validate_every = 100}
-families = [{kind = "quadratic", dimension = 2, rotated = false}]
-validation = {tasks = 1, steps = 4, families = [{kind = "quadratic", dimension = 3, rotated = false}]}
-"""
 Moment = tuple[float, signal.Signals, int]
 """Seconds after the start, a signal, and how many of them."""
 
@@ -128,7 +120,7 @@ def test_an_export_is_interrupted_often(bundle: pathlib.Path) -> None:
 
 def check_runs(tmp_path: pathlib.Path, chosen: list[Moment]) -> None:
     config, out = tmp_path / "adam.toml", tmp_path / "run"
-    config.write_text(CONFIG)
+    config.write_text(ADAM)
     words = ["meta-train", str(config), "--out", str(out), "--steps", "100000"]
     for moment in chosen:
         code, said, took = interrupted(moment, *words)
