@@ -44,11 +44,11 @@ def adamw_step(shapes: Shapes) -> Step:
     return torch.optim.AdamW(params, foreach=True).step
 
 
-def torch_step(ref: str, shapes: Shapes, compile: bool) -> Step:
+def torch_step(ref: str, shapes: Shapes, backend: str) -> Step:
     import mnemo_compile as mnemo
 
     make = mnemo.to_torch(ref)
-    return make(_torch_params(shapes), compile=compile).step
+    return make(_torch_params(shapes), backend=backend).step
 
 
 def _torch_params(shapes: Shapes) -> list[Any]:
@@ -110,8 +110,8 @@ def onnx_step(ref: str, shapes: Shapes) -> Step:
 
 
 TARGETS: dict[str, Callable[[str, Shapes], Step]] = {
-    "torch": lambda ref, shapes: torch_step(ref, shapes, compile=False),
-    "torch-compiled": lambda ref, shapes: torch_step(ref, shapes, compile=True),
+    "torch": lambda ref, shapes: torch_step(ref, shapes, backend="torch"),
+    "torch-compiled": lambda ref, shapes: torch_step(ref, shapes, backend="compiled"),
     "optax": optax_step,
     "onnx": onnx_step,
 }

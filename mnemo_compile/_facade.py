@@ -25,7 +25,7 @@ def to_torch(ref: Ref, *, zoo: str | None = None) -> type[Any]:
     **Returns:**
 
     The class; it is constructed as `Mnemosyne(params, lr=1.0, weight_decay=0.0, total_steps=None)`. With
-    `compile=True` it updates large tensors with compiled functions, several times faster after the first step.
+    `backend="compiled"` it updates large tensors with compiled functions, several times faster after the first step.
     A cell that cannot be found, loaded or compiled raises `MnemoError`.
     """
     from .compiled import package_of

@@ -115,7 +115,7 @@ CANNOT: dict[str, tuple[Callable[[Make], None], type[Exception], str, str]] = {
         option("fused"),
         TypeError,
         "unexpected keyword argument 'fused'",
-        "There is no kernel written by hand; `compile=True` makes one.",
+        "The option `backend` says what updates tensors.",
     ),
     "capturable": (
         option("capturable"),

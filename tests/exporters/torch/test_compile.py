@@ -93,7 +93,7 @@ def test_compiled_blocks_step_as_others_and_are_compiled_once(
     generator = torch.Generator().manual_seed(0)
     params = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
     expected = copy.deepcopy(params)
-    optimizer = torch_package.Mnemosyne(params, weight_decay=0.01, block_size=1024, compile=True)
+    optimizer = torch_package.Mnemosyne(params, weight_decay=0.01, block_size=1024, backend="compiled")
     plain = torch_package.Mnemosyne(expected, weight_decay=0.01, block_size=1024)
     _assert_same_steps(optimizer.step, params, plain, expected, 3)
     # One for the moments and one for the update, whatever the sizes.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, overload
 import torch
 from torch import Tensor
 
+from ._backend import choose_backend
 from ._partition import Partition
 from ._parts import Facts, Shape
 from ._phases import CHUNK_LENGTH, DIGEST, INPUTS, MEMORY, NAME, POINTWISE, STATE, TILE, VERSION
@@ -60,6 +61,7 @@ class _Plan(NamedTuple):
     places: tuple[int, ...]
     """Their places in the lists of a step."""
     labels: tuple[str, ...]
+    backend: str
     partition: Partition
     sharding: Sharding | None
 
@@ -84,7 +86,8 @@ class Mnemosyne(torch.optim.Optimizer):
     - `pretrained`: whether the parameters have been trained before. Steps are then smaller. None leaves it to what the
         first step sees of the parameters.
     - `block_size`: the number of coordinates in a block, which bounds the workspace.
-    - `compile`: whether compiled functions update large tensors. The first step then takes long.
+    - `backend`: `"torch"` for batched torch operations, or `"compiled"` for compiled functions that update large
+        tensors, whose first step takes long. None picks the fastest for the device.
     - `precision`: of the factors of the matrix products that make a matrix's direction, `"bfloat16"`, `"tf32"` or
         `"float32"`. Sums are float32. None takes float32 on a CPU and bfloat16 on a GPU. Products of float64 parameters
         are float64.
@@ -106,7 +109,7 @@ class Mnemosyne(torch.optim.Optimizer):
         total_steps: int | None = None,
         pretrained: bool | None = None,
         block_size: int = 131072,
-        compile: bool = False,
+        backend: str | None = None,
         precision: Precision | None = None,
     ):
         if not _is_count(block_size):
@@ -121,7 +124,7 @@ class Mnemosyne(torch.optim.Optimizer):
                 raise ValueError("there are no parameters to train; pass the parameters of a model that has some")
         _check_caller()
         self._block_size = operator.index(block_size)
-        self._compile = compile
+        self._backend = backend
         self._precision: Precision | None = precision
         self._forget()
         self._tried = 0
@@ -192,6 +195,8 @@ class Mnemosyne(torch.optim.Optimizer):
         group = self.param_groups[-1]
         try:
             _check_group(group, len(self.param_groups) - 1)
+            for device in {param.device for param in group["params"]} or {_home(group)}:
+                choose_backend(self._backend, device)
         except ValueError:
             self.param_groups.pop()
             raise
@@ -281,7 +286,7 @@ class Mnemosyne(torch.optim.Optimizer):
             group.update(self._counters)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("_block_size", "_compile", "_precision", "_counters")}
+        own = {name: getattr(self, name) for name in ("_block_size", "_backend", "_precision", "_counters")}
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -374,19 +379,20 @@ class Mnemosyne(torch.optim.Optimizer):
         params: list[Tensor] = []
         grads: list[Tensor] = []
         states: list[list[Tensor]] = [[] for _ in _KEYS]
-        compiled = self._compile or torch.compiler.is_compiling()
-        self._init_group(compiled and POINTWISE, params, grads, *states)
+        is_traced = torch.compiler.is_compiling()
+        self._init_group(is_traced, params, grads, *states)
         buckets = []
-        for (device, dtype, _), (places, _, parts, sharding) in self._plans:
+        for (device, dtype, _), (places, _, backend, parts, sharding) in self._plans:
             arrays = {name: [values[i] for i in places] for name, values in zip(_KEYS, states, strict=True)}
             tensors = {"param": [params[i] for i in places], "grad": [grads[i] for i in places]}
             tensors.update((f"memory.{slot}", arrays[slot]) for slot in _SLOTS)
             precision = precision_of(self._precision, device, dtype)
             recall = arrays.get("recall", [])
-            buckets.append(Bucket(parts, tensors, recall, device, dtype, precision, compiled, sharding))
+            is_compiled = is_traced or backend == "compiled"
+            buckets.append(Bucket(parts, tensors, recall, device, dtype, precision, is_compiled, sharding))
         return buckets
 
-    def _init_group(self, whole: bool, params: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> None:
+    def _init_group(self, is_traced: bool, params: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> None:
         """Adds the parameters that have a gradient to the lists, makes missing state, and plans the step.
 
         `torch.compile` knows this method of an optimizer by its name and calls it instead of tracing it. It fills
@@ -416,12 +422,12 @@ class Mnemosyne(torch.optim.Optimizer):
         for device, dtype, _ in found:
             # The weights are read here, because the rest of a step may be traced.
             weights(device, dtype)
-        self._plans = [(kind, self._planner(kind)(tuple(places), whole)) for kind, places in found.items()]
+        self._plans = [(kind, self._planner(kind)(tuple(places), is_traced)) for kind, places in found.items()]
         self._move_counters(next(iter(found), None))
 
     def _planner(self, kind: _Kind) -> Callable[[tuple[_Place, ...], bool], _Plan]:
         if kind not in self._planners:
-            make = functools.partial(_plan, kind, self._block_size)
+            make = functools.partial(_plan, kind, self._block_size, self._backend)
             self._planners[kind] = functools.lru_cache(maxsize=_PLANS)(make)
         return self._planners[kind]
 
@@ -467,8 +473,8 @@ class Mnemosyne(torch.optim.Optimizer):
         return state
 
 
-def _plan(kind: _Kind, block_size: int, places: tuple[_Place, ...], whole: bool) -> _Plan:
-    """How the tensors of a kind are cut in a step."""
+def _plan(kind: _Kind, block_size: int, choice: str | None, places: tuple[_Place, ...], is_traced: bool) -> _Plan:
+    """How the tensors of a kind are cut in a step, which `torch.compile` may trace."""
     device, dtype, mesh = kind
     facts = [place.facts for place in places]
     here = [place.held for place in places]
@@ -476,8 +482,12 @@ def _plan(kind: _Kind, block_size: int, places: tuple[_Place, ...], whole: bool)
     if mesh is not None:
         sharding = Sharding(mesh, facts, [place.placements or () for place in places], here)
         here = sharding.here
+    backend = choose_backend(choice, device)
+    # One compiled loop goes through a whole tensor.
+    whole = POINTWISE and (is_traced or backend == "compiled")
     partition = Partition(facts, here, block_size, whole, device, dtype)
-    return _Plan(tuple(place.number for place in places), tuple(place.label for place in places), partition, sharding)
+    numbers, labels = tuple(place.number for place in places), tuple(place.label for place in places)
+    return _Plan(numbers, labels, backend, partition, sharding)
 
 
 @contextlib.contextmanager
