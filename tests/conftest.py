@@ -13,6 +13,9 @@ from mnemo_compile.cell import cell_config, cell_weights, with_weights
 from mnemo_compile.frozen import freeze, FrozenCell, save, Training
 from mnemo_compile.verify import Reference
 
+# Triton reads this when it is imported. Its interpreter runs kernels where there is no GPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 SMALL = {"kind": "mnemosyne", "token": 4, "meta_tokens": 2, "random_features": 2, "context": 4, "hidden": 2}
 """A cell with as few weights as one can have."""
 

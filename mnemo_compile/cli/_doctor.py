@@ -20,7 +20,7 @@ LIBRARIES = (
     "optax",
     "safetensors",
 )
-EXTRAS = {"torch": ("torch",), "recipes": ("accelerate", "datasets", "peft", "tokenizers", "transformers")}
+EXTRAS = {"torch": ("torch", "triton"), "recipes": ("accelerate", "datasets", "peft", "tokenizers", "transformers")}
 """The distributions that each optional extra installs."""
 
 

@@ -45,6 +45,17 @@ class Case:
     matrices: tuple[np.ndarray, ...] | None = None
     """For polar factors, what they are the factors of, beside each of the outputs."""
 
+    def first(self, rows: int | None) -> "Case":
+        """The case with so many rows at most."""
+        if rows is None:
+            return self
+        return dataclasses.replace(
+            self,
+            inputs={key: value[:rows] for key, value in self.inputs.items()},
+            outputs=tuple({key: value[:rows] for key, value in outputs.items()} for outputs in self.outputs),
+            matrices=self.matrices and tuple(matrices[:rows] for matrices in self.matrices),
+        )
+
 
 def phase_cases(cell: AbstractCell, compiled: CompiledCell, random: np.random.Generator) -> list[Case]:
     """Cases of every compiled phase in every regime, after a few steps.

@@ -25,6 +25,10 @@ class AbstractExport(abc.ABC):
     def phase(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs a form of a phase. Inputs that the export does not need are ignored."""
 
+    def most_rows(self, name: str) -> int | None:
+        """How many rows of a case a form is compared at, None for all. A form that is slow to run has a limit."""
+        return None
+
     @abc.abstractmethod
     def start(
         self, params: Mapping[str, np.ndarray], *, lr: float, weight_decay: float, total_steps: int | None

@@ -87,8 +87,9 @@ def test_a_target_computes_what_the_cell_computes(subject: Subject, target: str,
     exporter.emit(subject.frozen, subject.compiled, tmp_path)
     report = subject.reference.compare(target, subject.frozen, exporter.open(subject.frozen, tmp_path))
     assert report.failure is None
-    fused = {"fused_measure", "fused_update"} if target == "torch" else set()
-    assert set(report.phases) == {*subject.compiled.programs, *fused}
+    forms = {form for form in report.phases if form.startswith(("fused_", "kernel_"))}
+    assert set(report.phases) - forms == {*subject.compiled.programs}
+    assert {"fused_measure", "fused_update"} <= forms if target == "torch" else not forms
     assert report.steps == STEPS
     assert 0 < report.drift <= report.drift_bound and 0 < report.step_error <= report.step_bound
     is_rounded = any(slot.dtype == "bfloat16" for slot in subject.cell.memory_slots)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import types
 from collections.abc import Mapping
 
 import numpy as np
@@ -79,11 +80,19 @@ class PythonPackage:
             ]
         )
 
-    def write(self, frozen: FrozenCell, compiled: CompiledCell, phases: str, folder: pathlib.Path) -> None:
-        """Writes the package with this text of `_phases.py`, and the project file that pip needs."""
+    def write(
+        self,
+        frozen: FrozenCell,
+        compiled: CompiledCell,
+        phases: str,
+        folder: pathlib.Path,
+        more: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> None:
+        """Writes the package with this text of `_phases.py` and of `more` files, and the project file for pip."""
         package = folder / package_name(frozen)
         package.mkdir()
-        write_text(package / "_phases.py", phases)
+        for name, text in {"_phases.py": phases, **more}.items():
+            write_text(package / name, text)
         for source in (*sorted(self.runtime.glob("*.py")), *_COPIES):
             write_text(package / source.name, source.read_text(encoding="utf-8"))
         (package / "weights.safetensors").write_bytes(weight_bytes(compiled))

@@ -1,6 +1,7 @@
 """An exported torch package as verification runs it."""
 
 import contextlib
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...verify import AbstractExport, AbstractRollout
+from ._interpreted import can_interpret, FORM, Interpreter, MOST_ROWS
 
 _BLOCK_SIZE = 512
 """A small size, so that the step cuts the largest tensor of verification into blocks."""
@@ -20,13 +22,26 @@ class TorchExport(AbstractExport):
         self.torch = torch
         self.package = package
         self.phases = package._phases
+        self.interpreter = Interpreter(pathlib.Path(package.__path__[0]))
         # Products of tiles are in the dtype of `products`.
         self.weights = {**package._step.weights(torch.device("cpu"), torch.float32), "products": torch.empty(0)}
 
+        self.rows: dict[str, str] = {phase.name: phase.rows for phase in package._step.PHASES}
+
     def forms(self, name: str) -> tuple[str, ...]:
-        return tuple(form for form in (name, f"fused_{name}") if form in self.phases.INPUTS)
+        forms = [form for form in (name, f"fused_{name}") if form in self.phases.INPUTS]
+        # One kernel computes all phases over tiles.
+        kernel = "tiles" if self.rows[name] == "tiles" else name
+        has_kernel = kernel in self.phases.KERNELS and can_interpret()
+        return (*forms, *([f"{FORM}{name}"] if has_kernel else []))
+
+    def most_rows(self, name: str) -> int | None:
+        return MOST_ROWS[self.rows[name.removeprefix(FORM)]] if name.startswith(FORM) else None
 
     def phase(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if name.startswith(FORM):
+            with _one_thread():
+                return self.interpreter.run(name.removeprefix(FORM), inputs)
         env = {key: self.torch.tensor(value) for key, value in inputs.items()}
         prepare = f"prepare_{name.removeprefix('fused_')}"
         with _one_thread():

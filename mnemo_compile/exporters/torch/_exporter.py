@@ -8,9 +8,11 @@ from ...frozen import FrozenCell
 from ...program import check, CompiledCell, for_compiler, fuse, is_pointwise, optimise, Program, separate, unstack
 from ...verify import AbstractExport
 from .._interface import AbstractExporter
-from ..python import load_package, package_name, PythonPackage
+from ..python import literal, load_package, package_name, PythonPackage
 from ._export import TorchExport
+from ._interpreted import can_interpret
 from ._primitives import TABLE
+from .kernels import kernel_source
 
 PACKAGE = PythonPackage(
     target="torch",
@@ -39,7 +41,9 @@ class TorchExporter(AbstractExporter):
         return PACKAGE.target
 
     def emit(self, frozen: FrozenCell, compiled: CompiledCell, folder: pathlib.Path) -> None:
-        PACKAGE.write(frozen, compiled, self.text(frozen, compiled), folder)
+        kernels, source = kernel_source(compiled, f"{frozen.name} {frozen.version}") if can_interpret() else ((), "")
+        text = f"{self.text(frozen, compiled)}KERNELS = {literal(kernels)}\n"
+        PACKAGE.write(frozen, compiled, text, folder, {"_kernels.py": source} if kernels else {})
 
     def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
         programs = lowered(compiled)

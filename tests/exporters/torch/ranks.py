@@ -227,6 +227,27 @@ def check_load(make: Make) -> None:
     assert_close({name: whole(param) for name, param in model.named_parameters()}, torch.load(folder / "final.pt"))
 
 
+def check_kernels(make: Make) -> None:
+    """Kernels of shards take the steps of torch operations on whole tensors."""
+    package = sys.modules["__main__"].package  # pyright: ignore[reportAttributeAccessIssue]
+    names = ("encoder.weight", "norm.weight", "lm_head.weight", "thin.weight", "scale")
+    plain = {name: nn.Parameter(values(0)[name]) for name in names}
+    sharded = by_rows(init_device_mesh("cpu", (dist.get_world_size(),)))
+    cut = {name: sharded[name] for name in names}
+    results = []
+    for params, backend in ((plain, "torch"), (cut, "triton")):
+        optimizer = package.Mnemosyne([*params.items()], total_steps=STEPS, backend=backend)
+        for step in range(2):
+            for name, param in params.items():
+                grad = values(100 + step)[name]
+                if isinstance(param, DTensor):
+                    grad = distribute_tensor(grad, param.device_mesh, param.placements)
+                param.grad = grad
+            optimizer.step()
+        results.append({name: whole(param) for name, param in params.items()})
+    assert_close(results[1], results[0])
+
+
 def check_refusals(make: Make) -> None:
     from torch.distributed.fsdp import FullyShardedDataParallel
     from torch.distributed.optim import ZeroRedundancyOptimizer

@@ -1,12 +1,13 @@
-"""What updates tensors: batched torch operations, or compiled functions."""
+"""What updates tensors: Triton kernels, batched torch operations, or compiled functions."""
 
+import importlib.util
 import os
 import shutil
 import sys
 
 import torch
 
-from ._phases import POINTWISE
+from ._phases import KERNELS, POINTWISE
 
 BACKENDS = ("torch", "compiled", "triton")
 
@@ -19,7 +20,7 @@ def choose_backend(backend: str | None, device: torch.device) -> str:
     `ValueError` if the choice is unknown, or impossible on this device.
     """
     if backend is None:
-        return "torch"
+        return "triton" if device.type == "cuda" and _obstacle("triton", device) is None else "torch"
     if backend not in BACKENDS:
         raise ValueError(
             f"backend must be one of {', '.join(BACKENDS)}, or None for the fastest of the device, not {backend!r}"
@@ -33,7 +34,12 @@ def choose_backend(backend: str | None, device: torch.device) -> str:
 def _obstacle(backend: str, device: torch.device) -> str | None:
     """Why a backend is impossible on this device, or None if it is possible."""
     if backend == "triton":
-        return "this package has no Triton kernels"
+        if not KERNELS:
+            return "this package has no Triton kernels"
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed"
+        if device.type not in ("cuda", "meta") and os.environ.get("TRITON_INTERPRET") != "1":
+            return f"Triton runs on a GPU, and parameters are on {device.type}"
     if backend == "compiled":
         if not POINTWISE:
             return "the phases of this cell are no single loops over coordinates"

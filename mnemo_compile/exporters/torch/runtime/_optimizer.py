@@ -64,6 +64,8 @@ class _Plan(NamedTuple):
     backend: str
     partition: Partition
     sharding: Sharding | None
+    launcher: Any
+    """The tables of kernels, or None where no kernels run."""
 
 
 _Kind = tuple[torch.device, torch.dtype, Any]
@@ -86,8 +88,9 @@ class Mnemosyne(torch.optim.Optimizer):
     - `pretrained`: whether the parameters have been trained before. Steps are then smaller. None leaves it to what the
         first step sees of the parameters.
     - `block_size`: the number of coordinates in a block, which bounds the workspace.
-    - `backend`: `"torch"` for batched torch operations, or `"compiled"` for compiled functions that update large
-        tensors, whose first step takes long. None picks the fastest for the device.
+    - `backend`: `"triton"` for kernels that compute all tensors in a few launches on a GPU, `"torch"` for batched torch
+        operations, or `"compiled"` for compiled functions that update large tensors, whose first step takes long. None
+        picks the fastest for the device.
     - `precision`: of the factors of the matrix products that make a matrix's direction, `"bfloat16"`, `"tf32"` or
         `"float32"`. Sums are float32. None takes float32 on a CPU and bfloat16 on a GPU. Products of float64 parameters
         are float64.
@@ -330,9 +333,7 @@ class Mnemosyne(torch.optim.Optimizer):
             "hyper.pretrained": [_PRETRAINED[group["pretrained"]] for group in self.param_groups],
             "clock.total": [group["total_steps"] or 0.0 for group in self.param_groups],
         }
-        finite = take_step(buckets, clock["step"], options)
-        clock["step"].add_(finite)
-        clock["skipped"].add_(~finite)
+        take_step(buckets, clock["step"], clock["skipped"], options)
         if not torch.compiler.is_compiling():
             self._sizes = [
                 ([plan.labels[place] for place in plan.partition.order], bucket.sizes())
@@ -382,12 +383,15 @@ class Mnemosyne(torch.optim.Optimizer):
         is_traced = torch.compiler.is_compiling()
         self._init_group(is_traced, params, grads, *states)
         buckets = []
-        for (device, dtype, _), (places, _, backend, parts, sharding) in self._plans:
+        for (device, dtype, _), (places, _, backend, parts, sharding, launcher) in self._plans:
             arrays = {name: [values[i] for i in places] for name, values in zip(_KEYS, states, strict=True)}
             tensors = {"param": [params[i] for i in places], "grad": [grads[i] for i in places]}
             tensors.update((f"memory.{slot}", arrays[slot]) for slot in _SLOTS)
             precision = precision_of(self._precision, device, dtype)
             recall = arrays.get("recall", [])
+            if launcher is not None and launcher.reads(tensors):
+                buckets.append(launcher.bucket(parts, tensors, recall, dtype, precision, sharding))
+                continue
             is_compiled = is_traced or backend == "compiled"
             buckets.append(Bucket(parts, tensors, recall, device, dtype, precision, is_compiled, sharding))
         return buckets
@@ -487,7 +491,12 @@ def _plan(kind: _Kind, block_size: int, choice: str | None, places: tuple[_Place
     whole = POINTWISE and (is_traced or backend == "compiled")
     partition = Partition(facts, here, block_size, whole, device, dtype)
     numbers, labels = tuple(place.number for place in places), tuple(place.label for place in places)
-    return _Plan(numbers, labels, backend, partition, sharding)
+    launcher = None
+    if backend == "triton" and dtype == torch.float32 and not is_traced:
+        from ._launch import Launcher
+
+        launcher = Launcher(partition, facts, here, device)
+    return _Plan(numbers, labels, backend, partition, sharding, launcher)
 
 
 @contextlib.contextmanager

@@ -20,3 +20,5 @@ INPUTS: dict[str, tuple[str, ...]]
 """For each function the names of its inputs."""
 POINTWISE: bool
 """Whether one loop over coordinates computes a whole fused phase, without intermediate arrays."""
+KERNELS: tuple[str, ...]
+"""Phases that a Triton kernel of `_kernels.py` computes; `tiles` stands for all phases over tiles."""

@@ -60,19 +60,24 @@ def initial_state(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]
     return {"recall": torch.cat([initial[f"initial.{name}"].reshape(-1) for name in STATE])} if STATE else {}
 
 
-def take_step(buckets: "Sequence[Bucket]", step: Tensor, options: Mapping[str, list[float | Tensor]]) -> Tensor:
+def take_step(
+    buckets: "Sequence[Bucket]", step: Tensor, skipped: Tensor, options: Mapping[str, list[float | Tensor]]
+) -> None:
     """Runs every phase of the plan, in order, without waiting for the device.
+
+    If a gradient is not finite, nothing changes but `skipped`.
 
     **Arguments:**
 
     - `buckets`: all tensors that have a gradient.
-    - `step`: steps taken before this one.
+    - `step`: steps taken before this one. It is counted up.
+    - `skipped`: steps refused before this one. It is counted up.
     - `options`: a number for each parameter group, by the names of rows, such as `hyper.lr`.
-
-    **Returns:**
-
-    Whether the step was taken: True if all gradients are finite. Otherwise nothing has changed.
     """
+    if len(buckets) == 1 and buckets[0].is_alone:
+        buckets[0].begin(step, options)
+        buckets[0].take(skipped)
+        return
     finite = torch.ones((), dtype=torch.bool, device=step.device)
     for bucket in buckets:
         bucket.begin(step, options)
@@ -85,7 +90,8 @@ def take_step(buckets: "Sequence[Bucket]", step: Tensor, options: Mapping[str, l
                 finite = _run(phase, buckets, finite)
     for bucket in buckets:
         bucket.store_state()
-    return finite
+    step.add_(finite)
+    skipped.add_(~finite)
 
 
 def _run(phase: Phase, buckets: "Sequence[Bucket]", finite: Tensor) -> Tensor:
@@ -148,6 +154,19 @@ class Bucket:
         """Inputs and outputs of phases with a row per tensor, by name."""
         self.next_state: dict[str, Tensor] = {}
         self.states = [states[place] for place in partition.order] if STATE else []
+        self._split_states()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the bucket runs a step by itself where there is no other one."""
+        return False
+
+    def take(self, skipped: Tensor) -> None:
+        """Runs all phases, and counts the step up, if the bucket is alone."""
+        raise NotImplementedError
+
+    def _split_states(self) -> None:
+        """Names the parts of the state."""
         if STATE:
             columns = torch.stack(self.states).split(_STATE_SIZES, dim=1)
             for (name, shape), column in zip(STATE.items(), columns, strict=True):
@@ -238,7 +257,7 @@ class Bucket:
             rows = {place: row for row, place in enumerate(self.partition.order)}
             own = {name: [self.tensors[name][rows[place]] for place in range(len(rows))] for name in names}
             self.sharding.scatter(own, self.held, self._is_kept)
-        if STATE:
+        if self.next_state:
             count = len(self.partition.order)
             state = torch.cat([self.next_state[f"state.{name}"].reshape(count, -1) for name in STATE], dim=1)
             torch._foreach_copy_(self.states, list(state.unbind(0)))  # pyright: ignore[reportPrivateImportUsage]

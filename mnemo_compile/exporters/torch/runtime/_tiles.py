@@ -42,7 +42,7 @@ class Segment:
         self.padding = (self.tiling.padded[1] - self.sizes[2], self.tiling.padded[0] - self.sizes[1])
         """Columns and rows of zeros at the far ends."""
         self.grid = (self.sizes[0], down, height, across, width)
-        self.contiguous = _strides(_row_major(self.axes.split), self.axes)
+        self.contiguous = contiguous_strides(self.axes)
         """Strides of matrices, rows and columns in a contiguous tensor, or None if there are no such strides."""
 
     def read(self, tensor: Tensor) -> Tensor:
@@ -70,9 +70,7 @@ class Segment:
 
     def _view(self, tensor: Tensor) -> Tensor | None:
         """The segment as matrices × rows × columns, or None if that is no view of the tensor."""
-        strides = self.contiguous
-        if not tensor.is_contiguous():
-            strides = _strides(tensor.stride(), self.axes) if tuple(tensor.shape) == self.axes.split else None
+        strides = self.contiguous if tensor.is_contiguous() else matrix_strides(tensor, self.axes)
         if strides is None:
             return None
         whole = tensor.as_strided(self.axes.sizes, strides)
@@ -160,6 +158,18 @@ def _cut(matrices: OfTensor, most: int) -> Iterator[Segment]:
             for column in range(0, columns, step[2]):
                 stops = (min(matrix + step[0], count), min(row + step[1], rows), min(column + step[2], columns))
                 yield Segment(matrices, (matrix, row, column), stops)
+
+
+def contiguous_strides(axes: Axes) -> tuple[int, int, int] | None:
+    """Strides of matrices, rows and columns of a contiguous tensor, or None if there are no such strides."""
+    return _strides(_row_major(axes.split), axes)
+
+
+def matrix_strides(tensor: Tensor, axes: Axes) -> tuple[int, int, int] | None:
+    """Strides of matrices, rows and columns of a tensor, or None if there are no such strides."""
+    if tensor.is_contiguous():
+        return contiguous_strides(axes)
+    return _strides(tensor.stride(), axes) if tuple(tensor.shape) == axes.split else None
 
 
 def _strides(split: Sequence[int], axes: Axes) -> tuple[int, int, int] | None:
