@@ -361,6 +361,8 @@ CASES = (
 
 BOUNDS = {"float32": (1e-4, 1e-2), "tf32": (1e-2, 3e-2), "bfloat16": (5e-2, 1e-1)}
 """Largest errors of float32 parameters and of narrower ones, by the precision of products of tiles."""
+NARROW_STATE = 1e-3
+"""The least bound where state is in bfloat16, whose rounding falls to either side."""
 
 
 def lay(values: Tensor, layout: str) -> Tensor:
@@ -413,6 +415,11 @@ class Comparison:
         """Those of the parameters, as float64 on the CPU."""
         return [param.detach().to("cpu", torch.float64, copy=True) for param in self.params]
 
+    @property
+    def has_narrow_state(self) -> bool:
+        values = [value for state in self.optimizer.state.values() for value in state.values()]
+        return any(isinstance(value, Tensor) and value.dtype == torch.bfloat16 for value in values)
+
     def give(self, step: int) -> None:
         """Sets the gradients of a step, in place where there are some."""
         for number, (case, param) in enumerate(zip(CASES, self.params, strict=True)):
@@ -430,38 +437,45 @@ class Comparison:
             self.optimizer.step()
 
 
-def errors(found: Sequence[Tensor], expected: Sequence[Tensor], before: Sequence[Tensor]) -> list[float]:
+def errors(own: Comparison, other: Comparison, *, is_half: bool) -> Iterator[tuple[float, str]]:
     """Of each tensor: its difference by the way that it has gone, or by a hundredth of its start if that is more."""
-    rows = []
-    for mine, theirs, start in zip(found, expected, before, strict=True):
-        way = max(float((theirs - start).norm()), 0.01 * float(start.norm()), 1e-30)
-        row = float((mine - theirs).norm()) / way
-        rows.append(math.inf if math.isnan(row) else row)
-    return rows
+    for case, mine, theirs, start in zip(CASES, own.values(), other.values(), own.before, strict=True):
+        if case.is_half == is_half:
+            way = max(float((theirs - start).norm()), 0.01 * float(start.norm()), 1e-30)
+            error = float((mine - theirs).norm()) / way
+            yield math.inf if math.isnan(error) else error, case.name
 
 
 def agreement(bench: Bench) -> None:
     """Parameters after some steps beside those on a CPU, by cell, backend and precision; and those of a graph."""
     send("\nagreement: the largest errors of float32 parameters and of narrower ones, with their bounds")
     for cell in (ELEMENTWISE, BASE):
-        reference = Comparison(bench.exported[cell], torch.device("cpu"), is_reference=True)
-        reference.take(range(bench.compared_steps))
-        precisions = ("float32",) if cell == ELEMENTWISE else ("float32", "tf32", "bfloat16")
+        reference = reference_of(bench, cell)
         for backend in backends(bench):
-            for precision in precisions:
-                name = form_name(cell, backend, precision)
-                with bench.attempt(f"agreement of {name}"):
-                    options: dict[str, Any] = {"precision": precision} | (
-                        {} if backend is None else {"backend": backend}
-                    )
-                    own = Comparison(bench.exported[cell], bench.device, **options)
-                    own.take(range(REFUSED))
-                    check_refused(own)
-                    own.take(range(REFUSED + 1, bench.compared_steps))
-                    report_errors(name, own.values(), reference.values(), own.before, precision)
+            for precision in ("float32",) if cell == ELEMENTWISE else BOUNDS:
+                compare(bench, cell, reference, precision, backend)
     for cell in (ELEMENTWISE, BASE) if bench.is_gpu else ():
         with bench.attempt(f"agreement of {cell}, in a graph"):
             compare_graph(bench, cell)
+
+
+def reference_of(bench: Bench, cell: str) -> Comparison:
+    """The steps on a CPU."""
+    reference = Comparison(bench.exported[cell], torch.device("cpu"), is_reference=True)
+    reference.take(range(bench.compared_steps))
+    return reference
+
+
+def compare(bench: Bench, cell: str, reference: Comparison, precision: str, backend: str | None = None) -> None:
+    """Reports how far the steps on the device are from those on a CPU."""
+    name = form_name(cell, backend, precision)
+    options: dict[str, Any] = {} if backend is None else {"backend": backend}
+    with bench.attempt(f"agreement of {name}"):
+        own = Comparison(bench.exported[cell], bench.device, precision=precision, **options)
+        own.take(range(REFUSED))
+        check_refused(own)
+        own.take(range(REFUSED + 1, bench.compared_steps))
+        report_errors(name, own, reference, precision)
 
 
 def backends(bench: Bench) -> tuple[str | None, ...]:
@@ -487,15 +501,9 @@ def check_refused(own: Comparison) -> None:
         )
 
 
-def report_errors(
-    name: str, found: Sequence[Tensor], expected: Sequence[Tensor], before: Sequence[Tensor], precision: str
-) -> None:
-    rows = errors(found, expected, before)
-    worst = [
-        max((row, case.name) for row, case in zip(rows, CASES, strict=True) if case.is_half == is_half)
-        for is_half in (False, True)
-    ]
-    bounds = BOUNDS[precision]
+def report_errors(name: str, own: Comparison, other: Comparison, precision: str) -> None:
+    worst = [max(errors(own, other, is_half=is_half)) for is_half in (False, True)]
+    bounds = [max(bound, NARROW_STATE) if own.has_narrow_state else bound for bound in BOUNDS[precision]]
     agrees = all(error <= bound for (error, _), bound in zip(worst, bounds, strict=True))
     texts = [f"{error:.1e} of {bound:.0e} ({at})" for (error, at), bound in zip(worst, bounds, strict=True)]
     send(
@@ -520,7 +528,7 @@ def compare_graph(bench: Bench, cell: str) -> None:
         own.give(step)
         graph.replay()
     bench.wait()
-    report_errors(f"{cell}, in a graph", own.values(), plain.values(), own.before, "float32")
+    report_errors(f"{cell}, in a graph", own, plain, "float32")
     if own.optimizer.skipped_steps != 1:
         raise AssertionError(f"skipped_steps is {own.optimizer.skipped_steps} after replays, and 1 step was refused")
 
@@ -659,7 +667,11 @@ def _backend_forms(bench: Bench, _: Any) -> dict[str, Make]:
 
 def other_packages(bench: Bench) -> None:
     """Packages in the folder that no other part runs, such as one with smaller tiles."""
-    for network in (VIT_B, VIT_H) if bench.exported.keys() - {ELEMENTWISE, BASE} else ():
+    others = _other_forms(bench, None)
+    send(f"\nother packages: {', '.join(others) or 'none'}")
+    for cell in others:
+        compare(bench, cell, reference_of(bench, cell), "float32")
+    for network in (VIT_B, VIT_H) if others else ():
         time_network(bench, network, _other_forms)
 
 
