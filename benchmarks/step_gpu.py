@@ -30,6 +30,7 @@ import collections
 import contextlib
 import ctypes
 import gc
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -926,6 +927,8 @@ def work(arguments: argparse.Namespace) -> None:
     bench = Bench(torch.device(arguments.device), arguments.tiny, arguments.until, exported)
     for part in arguments.worker:
         began = time.time()
+        # Collections of garbage then skip all that is there now, such as the modules of torch.
+        gc.freeze()
         send(kind="begins", part=part)
         with bench.attempt(part):
             PARTS[part](bench)
@@ -1148,13 +1151,11 @@ def record_of(line: str) -> Record:
 def described(device: str) -> Record:
     """The machine."""
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    triton = importlib.util.find_spec("triton")
-    return {
-        "device": name,
-        "torch": torch.__version__,
-        "triton": importlib.import_module("triton").__version__ if triton else None,
-        "python": sys.version.split()[0],
-    }
+    try:
+        triton = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        triton = None
+    return {"device": name, "torch": torch.__version__, "triton": triton, "python": sys.version.split()[0]}
 
 
 def main() -> None:
@@ -1192,6 +1193,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise SystemExit("there is no GPU here; pass --device cpu --tiny to run every part at tiny sizes")
     if arguments.device == "cpu" and not arguments.tiny:
         raise SystemExit("a CPU is too slow for these sizes; pass --tiny as well")
+    if arguments.out is not None and not arguments.out.parent.is_dir():
+        raise SystemExit(f"the folder of --out {arguments.out} does not exist; make it first")
     missing = [
         name
         for name in (f"mnemosyne_{ELEMENTWISE}", f"mnemosyne_{BASE}")

@@ -100,6 +100,7 @@ def test_no_time(exports: pathlib.Path, tmp_path: pathlib.Path) -> None:
     "arguments, message",
     [
         (["--device", "cpu"], "pass --tiny as well"),
+        (["--device", "cpu", "--tiny", "--out", "no-such-folder/out.json"], "the folder of --out"),
         (["--device", "cpu", "--tiny"], "mnemo export mnemosyne-elementwise --target torch --out build"),
     ],
 )
