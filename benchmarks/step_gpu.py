@@ -7,6 +7,7 @@ mnemo export mnemosyne-elementwise --target torch --out build
 python -m benchmarks.step --device cuda --minutes 4                # on a GPU, in the checkout
 python step_gpu.py --exports torch --minutes 4 --out step.json     # on a GPU, with copies of this file and the folder
 python -m benchmarks.step --device cpu --tiny                      # every part on a CPU, at sizes that say nothing
+TRITON_INTERPRET=1 python -m benchmarks.step --device cpu --tiny --parts agreement             # kernels without a GPU
 
 Parts run in order of importance. Each row is printed as it comes, and the last table holds each figure beside what it
 must reach. What does not fit into the minutes is skipped, and named. Parts run in processes of their own: one that
@@ -228,6 +229,8 @@ class Bench:
     exported: dict[str, Any]
     """Classes by the names of cells, such as `base`."""
     failures: list[str] = field(default_factory=list)
+    choices: set[str] = field(default_factory=set)
+    """The lines about sizes of kernels that have been sent."""
 
     @property
     def is_gpu(self) -> bool:
@@ -481,7 +484,8 @@ def compare(bench: Bench, cell: str, reference: Comparison, precision: str, back
 
 def backends(bench: Bench) -> tuple[str | None, ...]:
     """The optimizer's own choice, and what can be asked for on this device."""
-    return (None, "triton", "torch") if bench.is_gpu else (None, "torch")
+    has_triton = bench.is_gpu or os.environ.get("TRITON_INTERPRET") == "1"
+    return (None, "triton", "torch") if has_triton else (None, "torch")
 
 
 def form_name(cell: str, *options: str | None) -> str:
@@ -640,9 +644,17 @@ def time_form(bench: Bench, form: str, make: Make, named: Named, baseline: Ready
         **labels,
         **timing._asdict(),
     )
-    tuning = getattr(own.optimizers[0], "tuning", None)
-    if tuning and not labels["is_graph"]:
-        send(f"{'':<22} tuning: {tuning}", kind="tuning", form=form, **labels, tuning=str(tuning))
+    for kernel, options in tuning(own.optimizers[0]).items():
+        line = f"{form}: {kernel} with {options}"
+        if line not in bench.choices:
+            bench.choices.add(line)
+            send(f"{'':<22} {line}", kind="tuning", form=form, kernel=str(kernel), options=str(options))
+
+
+def tuning(optimizer: torch.optim.Optimizer) -> Mapping[Any, Any]:
+    """The sizes that an exported optimizer has chosen for its kernels, if it has some."""
+    package = type(optimizer).__module__.rpartition(".")[0]
+    return getattr(sys.modules.get(f"{package}._tuning"), "choices", {})
 
 
 def bfloat16_networks(bench: Bench) -> None:
@@ -1107,8 +1119,8 @@ def run_worker(parts: list[str], arguments: argparse.Namespace, until: float, re
                 break
             record = record_of(line)
             if record.get("kind") == "begins":
-                # One part may take half of the time that is left.
-                limit = (time.time() + until) / 2
+                # One part may take half of the time that is left, and the last one all of it.
+                limit = until if len(waiting) == 1 else (time.time() + until) / 2
                 continue
             report.add(record)
             if record.get("kind") == "ends":
