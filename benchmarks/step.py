@@ -6,6 +6,11 @@ python benchmarks/step.py --width 192 --depth 12 --targets torch optax
 Every target runs in a process of its own, in which AdamW (foreach) takes its steps in turn with the target's, on
 tensors of the same shapes. `extra` is what a step adds to the resident memory at its peak, over parameters, gradients,
 state and what the libraries hold before it.
+
+With `--device` it measures steps on a GPU beside AdamW and Muon, which is step_gpu.py beside this file:
+
+python -m benchmarks.step --device cuda --minutes 4
+python -m benchmarks.step --device cuda --help
 """
 
 import argparse
@@ -14,6 +19,7 @@ import json
 import math
 import os
 import pathlib
+import runpy
 import statistics
 import subprocess
 import sys
@@ -158,7 +164,11 @@ def measure(target: str, ref: str, shapes: Shapes, steps: int) -> dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time and memory of a step beside AdamW's.")
+    if any(argument.partition("=")[0] == "--device" for argument in sys.argv[1:]):
+        # A path and not an import, because the other file stands alone, and this one may be run by its path.
+        runpy.run_path(str(pathlib.Path(__file__).with_name("step_gpu.py")), run_name="__main__")
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ref", default="mnemosyne-tiny")
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--depth", type=int, default=12)

@@ -7,12 +7,14 @@ python -m benchmarks.gpu vit-huge build/torch            # fine-tuning of 632 mi
 python -m benchmarks.gpu t5-xxl build/torch              # a soft prompt for 11 billion frozen ones
 python -m benchmarks.gpu bert-large build/torch          # pre-training of 335 million
 python -m benchmarks.gpu all build/torch --tiny          # tiny sizes, also without a GPU
+
+Where the folder has several packages, pass that of one, such as build/torch/mnemosyne_base.
 """
 
 import argparse
 import pathlib
 
-from ._measure import device_of, load_exported, measure
+from ._measure import device_of, load_one, measure
 from ._networks import NETWORKS
 
 
@@ -29,7 +31,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, which need no GPU")
     arguments = parser.parse_args()
     device = device_of(is_tiny=arguments.tiny)
-    exported = load_exported(arguments.package)
+    exported = load_one(arguments.package)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in NETWORKS if arguments.network == "all" else [arguments.network]:
         run = NETWORKS[name](device, is_tiny=arguments.tiny)

@@ -1,16 +1,16 @@
 """Trains for a few steps with an exported optimizer and with fused AdamW, and times them on the device."""
 
-import importlib.util
 import json
 import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+
+from ..step_gpu import load_exported
 
 Optimizer = torch.optim.Optimizer
 WARM_UP = 3
@@ -59,17 +59,14 @@ def device_of(*, is_tiny: bool) -> torch.device:
     return torch.device("cpu")
 
 
-def load_exported(folder: pathlib.Path) -> Any:
-    """The class of an exported package: its folder, or one above it."""
-    files = [file for file in (folder / "__init__.py", *folder.glob("*/__init__.py")) if file.is_file()]
-    if len(files) != 1:
-        raise SystemExit(f"{folder} holds no package of mnemo export mnemosyne-base --target torch --out DIR")
-    spec = importlib.util.spec_from_file_location(files[0].parent.name, files[0])
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.Mnemosyne
+def load_one(folder: pathlib.Path) -> Any:
+    """The class of an exported package: its folder, or the one above it."""
+    exported = load_exported(folder)
+    if len(exported) == 1:
+        return next(iter(exported.values()))
+    if exported:
+        raise SystemExit(f"{folder} holds several packages; pass the folder of one: {', '.join(exported)}")
+    raise SystemExit(f"{folder} holds no package of mnemo export mnemosyne-base --target torch --out DIR")
 
 
 def measure(run: Run, exported: Any, device: torch.device, *, steps: int, seconds: float, out: pathlib.Path) -> None:

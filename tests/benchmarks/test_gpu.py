@@ -44,3 +44,15 @@ def test_real_sizes_need_a_gpu(tmp_path: pathlib.Path) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "all", str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 1 and "pass --tiny" in ran.stderr
+
+
+def test_a_folder_of_several_packages(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("torch")
+    from benchmarks.gpu._measure import load_one
+
+    for name in ("first_of_two", "second_of_two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("class Mnemosyne: pass", encoding="utf-8")
+    assert load_one(tmp_path / "first_of_two").__module__ == "first_of_two"
+    with pytest.raises(SystemExit, match="pass the folder of one: first_of_two, second_of_two"):
+        load_one(tmp_path)
