@@ -73,6 +73,7 @@ def measure(preset: str, steps: int) -> dict[str, Any]:
         "preset": preset,
         "bytes": description["state_bytes_per_parameter"],
         "operations": description["operations_per_coordinate"][1],
+        "tiled": description["operations_per_tiled_coordinate"][1] if description["tile"] else None,
         "milliseconds": 1e3 * statistics.median(mine for mine, _ in pairs),
         "ratio": statistics.median(mine / theirs for mine, theirs in pairs),
     }
@@ -91,14 +92,15 @@ def main() -> None:
         print(json.dumps(measure(arguments.presets[0], arguments.steps)))
         return
     print(f"{sum(map(math.prod, SHAPES)):,} parameters in {len(SHAPES)} tensors\n")
-    print("| preset | bytes of state per parameter | operations per coordinate | ms per step | times `optax.adamw` |")
-    print("|---|---|---|---|---|", flush=True)
+    print("| preset | bytes of state per parameter | operations per coordinate | in tiles | ms per step | over AdamW |")
+    print("|---|---|---|---|---|---|", flush=True)
     for preset in arguments.presets:
         command = [sys.executable, "-m", __spec__.name, preset, "--here", "--steps", str(arguments.steps)]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         result = json.loads(output.splitlines()[-1])
+        tiled = "–" if result["tiled"] is None else f"{result['tiled']:.0f}"
         print(
-            f"| `{preset}` | {by_role(result['bytes'])} | {result['operations']:.0f} | "
+            f"| `{preset}` | {by_role(result['bytes'])} | {result['operations']:.0f} | {tiled} | "
             f"{result['milliseconds']:.0f} | {result['ratio']:.1f} |",
             flush=True,
         )

@@ -1,5 +1,6 @@
 """What a step is: how tensors become rows, and the plan of phases. The module `reference` computes one in JAX."""
 
+from ._derivatives import inverse_root as inverse_root, quotient as quotient, root as root
 from ._layout import (
     chunk_count as chunk_count,
     Dtype as Dtype,

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._derivatives import inverse_root, quotient
+
 COEFFICIENTS = ((3.4445, -4.7750, 2.0315),) * 5
 """For each step a, b and c of X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X.
 
@@ -19,8 +21,8 @@ def polar(matrix: Float[Array, "tiles height width"]) -> Float[Array, "tiles hei
     """
     # The largest entry becomes 1 first, because the square of a small or large one would not be a number.
     largest = jnp.max(jnp.abs(matrix), axis=(1, 2))
-    x = matrix / (largest + TINY)[:, None, None]
-    x = x * jax.lax.rsqrt(jnp.sum(x * x, axis=(1, 2)) + TINY)[:, None, None]
+    x = quotient(matrix, (largest + TINY)[:, None, None])
+    x = x * inverse_root(jnp.sum(x * x, axis=(1, 2)) + TINY)[:, None, None]
     for a, b, c in COEFFICIENTS:
         gram = _product("trc,tsc->trs", x, x)
         x = a * x + _product("trs,tsc->trc", b * gram + c * _product("trs,tsq->trq", gram, gram), x)

@@ -95,6 +95,8 @@ def step(
     """
     rows = _Rows(layout, param.dtype)
     finite = jnp.array(True)
+    # The same numbers; what is not finite has no derivative.
+    grad = jnp.where(jnp.isfinite(grad), grad, jax.lax.stop_gradient(grad))
     groups: dict[str, Any] = {
         "param": param,
         "grad": grad,
@@ -129,6 +131,10 @@ def step(
         if phase.decides:
             finite &= jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in jax.tree.leaves(outputs)]))
             groups["finite"] = rows.of_all(finite)
+            # A refused step changes nothing. It is computed from zeros, so that its derivative is finite.
+            outputs = jax.tree.map(lambda value: jnp.where(finite, value, 0), outputs)
+            for arrays in (groups, *(part.arrays for part in tiles)):
+                arrays["grad"] = jnp.where(finite, arrays["grad"], 0)
         if kind == "elementwise":
             next_param, next_memory = rows.placed((next_param, next_memory), (outputs["param"], outputs["memory"]))
         next_state = outputs.get("state", next_state)

@@ -1,4 +1,7 @@
-"""Adam and the LSTM optimizer are what their papers say."""
+"""Adam and the LSTM optimizer are what their papers say, and meta-gradients of all cells are finite."""
+
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -7,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from mnemo_compile.cell import AbstractCell, AbstractCellConfig, AdamConfig, LSTMConfig
-from tests.helpers import trajectory
+from mnemo_compile.cell import AbstractCell, AdamConfig, cell_config, LSTMConfig
+from mnemo_compile.meta import load_config, presets
+from tests.helpers import learned, normal, trajectory
 
 SHAPES = [(), (7,), (33, 5), (1200,)]
 
@@ -75,16 +79,78 @@ def test_the_lstm_is_two_layers_of_torchs_lstm_on_the_papers_features() -> None:
     np.testing.assert_allclose(np.asarray(params_after[0]), param, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("config", [AdamConfig(), LSTMConfig()], ids=lambda config: config.kind)
-def test_meta_gradients_are_finite_where_coordinates_have_no_gradient(config: AbstractCellConfig) -> None:
-    @eqx.filter_grad
-    def meta_gradient(arguments: tuple[AbstractCell, list[list[jax.Array]]]) -> jax.Array:
-        cell, grads = arguments
-        params, _ = trajectory(cell, SHAPES, grads[0], grads)
-        return sum((jnp.sum(jnp.square(param)) for param in params), jnp.zeros(()))
+HARD: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "zero": jnp.zeros_like,
+    "zero in part": lambda grad: grad.at[..., :3].set(0) if grad.size > 3 else grad,
+    "tiny": lambda grad: 1e-13 * grad,
+    "subnormal": lambda grad: 1e-38 * grad,
+    "huge": lambda grad: 1e20 * grad,
+    "not a number": lambda grad: grad.at[..., 0].set(jnp.nan) if grad.size > 1 else grad,
+    "infinite": lambda grad: grad.at[..., 0].set(-jnp.inf) if grad.size > 1 else grad,
+}
+"""What makes derivatives of roots, quotients and logarithms overflow, or refuses the step."""
+FEW = [(), (7,), (9, 5)]
+SIZES = {"chunk_length": 16, "token": 3, "random_features": 2, "context": 3, "hidden": 2}
 
-    grads = [[grad.at[..., :3].set(0) if grad.size > 3 else grad for grad in step] for step in history(3)]
-    of_cell, of_grads = meta_gradient((config.build(), grads))
-    weights = jax.tree.leaves((of_cell, of_grads))
-    assert all(jnp.isfinite(weight).all() for weight in weights)
-    assert any(jnp.any(weight != 0) for weight in jax.tree.leaves(of_cell))
+
+@eqx.filter_value_and_grad
+def objective(arguments: tuple[AbstractCell, list[list[jax.Array]]]) -> jax.Array:
+    cell, grads = arguments
+    params, _ = trajectory(cell, FEW, [0 * tensor for tensor in normal(1, FEW)], grads)
+    return sum((jnp.sum(jnp.square(param)) for param in params), jnp.zeros(()))
+
+
+def check_meta_gradients(cell: AbstractCell) -> None:
+    """Hard gradients in the first step and in the last one, of all tensors and of the matrix alone."""
+    for name, hard in HARD.items():
+        for places in (range(len(FEW)), (2,)):
+            steps = [normal(seed, FEW) for seed in range(3)]
+            for step in (steps[0], steps[2]):
+                step[:] = [hard(grad) if place in places else grad for place, grad in enumerate(step)]
+            value, gradients = objective((cell, steps))
+            leaves = jax.tree.leaves((value, gradients))
+            assert all(jnp.isfinite(leaf).all() for leaf in leaves), (name, places)
+            assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradients[0])), (name, places)
+
+
+ALL_PARTS = {
+    "second_moments": "factored",
+    "state_dtype": "bfloat16",
+    "coordinate_wise": ("vector",),
+    "chunk_memory": 2,
+    "network_attention": True,
+    "agreement": True,
+    "role_aware": True,
+    "adaptation": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"kind": "adam"}, {"kind": "lstm"}, {"kind": "mnemosyne", "network": False}],
+    ids=["adam", "lstm", "prior"],
+)
+def test_meta_gradients_are_finite(settings: dict[str, Any]) -> None:
+    check_meta_gradients(learned(cell_config(settings).build()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", [name for name in presets() if name != "lstm"])
+def test_meta_gradients_of_presets_are_finite(preset: str) -> None:
+    settings = load_config(preset).cell.model_dump()
+    check_meta_gradients(learned(cell_config({**settings, **SIZES}).build()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ALL_PARTS,
+        {"second_moments": "none", "kernel": "relu"},
+        {"momentum": (), "kernel": "hyperbolic"},
+        {"second_moments": "none", "network": False, "prior": {"tile": 0}},
+    ],
+    ids=["all parts", "momentum", "memoryless", "momentum without tiles"],
+)
+def test_meta_gradients_of_other_variants_are_finite(settings: dict[str, Any]) -> None:
+    check_meta_gradients(learned(cell_config({"kind": "mnemosyne", **SIZES, **settings}).build()))

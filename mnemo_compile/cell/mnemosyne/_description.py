@@ -1,10 +1,9 @@
 """Numbers of moderate size that describe a tensor as a whole to the network."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
-from ...step import ROLES
+from ...step import inverse_root, ROLES
 from .._records import Rows, Tensors
 from ._direction import Signals
 from ._numbers import relative_log, soft_clip, TINY
@@ -22,7 +21,7 @@ def describe(tensors: Tensors, timing: Timing, sizes: Sizes, mean_squares: MeanS
     """Shape, time, gradient and parameters of a tensor."""
     shape, clock, moments = tensors.shape, tensors.clock, tensors.moments
     # (Σ|g|)² / (n Σg²): 1 where all gradients are of one size.
-    evenness = jnp.square(moments["absolute"] * jax.lax.rsqrt(moments["square"] + TINY)) / shape["coordinates"]
+    evenness = jnp.square(moments["absolute"] * inverse_root(moments["square"] + TINY)) / shape["coordinates"]
     return [
         shape["matrix"],
         0.1 * jnp.log(shape["coordinates"]),
@@ -72,7 +71,7 @@ class Agreement(eqx.Module):
         arXiv 1703.04782).
         """
         squares = summary["slope_square"] * summary["head_square"][:, head]
-        return summary["product"][:, head] * jax.lax.rsqrt(squares + TINY)
+        return summary["product"][:, head] * inverse_root(squares + TINY)
 
 
 class Adaptation(eqx.Module):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...step import MemorySlot, ROLES
+from ...step import inverse_root, MemorySlot, ROLES
 from .._records import Chunks, Tensors
 from ._config import MnemosyneConfig
 from ._description import Adaptation, Agreement, describe_role, NUMBERS
@@ -144,12 +144,12 @@ class Network(eqx.Module):
         param_square = jnp.sum(chunks.param * chunks.param, axis=1) / valid_count(chunks.valid, chunks.grad.dtype)
         features = jnp.stack(
             [
-                soft_clip(chunks.grad * jax.lax.rsqrt(mean_square + TINY)[:, None]),
+                soft_clip(chunks.grad * inverse_root(mean_square + TINY)[:, None]),
                 soft_clip(signals.slope),
                 *(soft_clip(head) for head in signals.heads),
                 *(soft_clip(signals.slope * head) for head in signals.heads[:1]),
                 0.25 * signals.log_square,
-                soft_clip(chunks.param * jax.lax.rsqrt(param_square + TINY)[:, None]),
+                soft_clip(chunks.param * inverse_root(param_square + TINY)[:, None]),
             ]
         )
         numerator, denominator = self.pooling.summarise(*self.encoder(features, chunks.valid))

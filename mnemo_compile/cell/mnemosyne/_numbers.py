@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...step import quotient
+
 TINY = 1e-36
 """Added to divisors, so that 0 / 0 is 0. It matters only where everything is zero."""
 
@@ -19,7 +21,7 @@ def soft_clip(x: Float[Array, "*shape"], limit: float = 3.0) -> Float[Array, "*s
 
 def relative_log(x: Float[Array, "*shape"], reference: Float[Array, "*shape2"]) -> Float[Array, "*shape3"]:
     """log(x / reference), within ±log(1e6), and 0 where both are 0."""
-    return jnp.log((x + 1e-6 * reference + TINY) / (reference + 1e-6 * x + TINY))
+    return jnp.log(quotient(x + 1e-6 * reference + TINY, reference + 1e-6 * x + TINY))
 
 
 def valid_count(valid: Array, dtype: jnp.dtype) -> Float[Array, " chunks"]:

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...step import ROLES, TILED
+from ...step import quotient, ROLES, root, TILED
 from .._records import has_role, Rows, Tensors
 from ._config import PriorConfig
 from ._numbers import TINY, total
@@ -64,7 +64,7 @@ class Guard(NamedTuple):
     def log_ratio(self) -> PerTensor:
         """Logarithm of the mean over the peak, 0 for a tensor that never had a gradient."""
         mean = self.norm / self.weight
-        return jnp.log(jnp.maximum((mean + TINY) / (self.peak + TINY), LEAST_RATIO))
+        return jnp.log(jnp.maximum(quotient(mean + TINY, self.peak + TINY), LEAST_RATIO))
 
 
 class Prior(eqx.Module):
@@ -118,7 +118,7 @@ class Prior(eqx.Module):
     def guard(self, tensors: Tensors) -> Guard:
         """The gradient's norm, with that of this step."""
         state = tensors.state
-        now = jnp.sqrt(tensors.moments["square"] / tensors.shape["coordinates"])
+        now = root(tensors.moments["square"] / tensors.shape["coordinates"])
         norm, weight = SMOOTHING * state["norm"] + now, SMOOTHING * state["norm_weight"] + 1
         return Guard(norm, weight, jnp.maximum(state["norm_peak"], norm / weight))
 

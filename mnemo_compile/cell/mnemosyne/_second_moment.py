@@ -4,11 +4,10 @@ import abc
 from typing import Literal, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...step import Dtype, MemorySlot
+from ...step import Dtype, inverse_root, MemorySlot, quotient
 from .._moments import sum_of_squares
 from .._records import Chunks, Rows, Tensors
 from ._memory import discount, log_rate
@@ -117,7 +116,7 @@ class FactoredEstimate(AbstractEstimate):
         count = of_run * (coordinates / run)[:, None]
         now = tensors.moments["place_square"] / jnp.maximum(count, 1)
         square = decay * tensors.state["place_square"] + now
-        return {"place": square / (total + TINY)[:, None]}, {"place_square": square}
+        return {"place": quotient(square, (total + TINY)[:, None])}, {"place_square": square}
 
     def decode(self, chunks: Chunks, decay: Decay, context: Rows) -> tuple[Grid, NamedRows]:
         now = jnp.sum(chunks.grad * chunks.grad, axis=1) / valid_count(chunks.valid, chunks.grad.dtype)
@@ -193,5 +192,5 @@ class SecondMoment(eqx.Module):
     def decode(self, chunks: Chunks, context: Rows) -> Moment:
         """The second moment of each coordinate; `context` is what `recall` gives for the chunk's tensor."""
         square, memory = self.estimate.decode(chunks, discount(self.log_rate), context)
-        root = jax.lax.rsqrt(square + EPSILON**2 * context["mean_square"][:, None] + TINY)
+        root = inverse_root(square + EPSILON**2 * context["mean_square"][:, None] + TINY)
         return Moment(square, root, memory)
