@@ -1,19 +1,21 @@
 """What XLA makes of a training step with an exported transformation, beside `optax.adamw`.
 
-python -m benchmarks._optax_step                           # a GPT of six layers, both optimizers
-python -m benchmarks._optax_step --layers 12 --ref mnemosyne-elementwise --json report.json
+python -m benchmarks._optax_step                                          # a GPT of six layers
+python -m benchmarks._optax_step --layers 12 --ref mnemosyne-elementwise
+python -m benchmarks._optax_step --target-config h200.txtpb               # for a GPU that is not there
 
-It counts the operations that are handed to XLA and the kernels of the compiled step, per tensor of parameters, and
-reads from the compiled program which buffers are donated. It works on whatever device JAX has.
+It counts the operations that are handed to XLA, and the kernels of the compiled step per tensor of parameters. The
+compiled text says which donated buffers outputs take over. No step runs.
 """
 
 import argparse
-import collections
+import dataclasses
 import functools
 import json
 import math
 import pathlib
 import re
+import resource
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,18 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ._compiled import Compiled
+
 Tree = Any
 Shapes = Sequence[tuple[int, ...]]
 
 VOCABULARY, LENGTH, BATCH, HEADS = 256, 32, 4, 4
-
-FREE = frozenset(
-    (
-        *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "partition-id"),
-        *("while", "conditional", "call"),
-    )
-)
-"""Instructions of a compiled program that run no kernel of their own. Bodies of loops count by themselves."""
 
 
 def gpt(layers: int, width: int) -> dict[str, Tree]:
@@ -113,87 +109,95 @@ def optimizer_step(transformation: Any) -> Callable[..., Any]:
     return advance
 
 
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What a step with donated parameters and state costs to compile, and what the compiled program has."""
+
+    tensors: int
+    """Of parameters."""
+    operations: int
+    """That are handed to the compiler."""
+    kernels: int
+    """In the text of the compiled program, where the body of a loop counts once."""
+    launches: int
+    """Kernels that a step runs, as far as the program says how often its loops run."""
+    loops: int
+    products: int
+    """Products of matrices with other shapes or operands than the rest, each of which a GPU's compiler tunes."""
+    donated: int
+    """Buffers of parameters and state."""
+    aliased: int
+    """Of these, how many an output takes over."""
+    temporary_bytes: int
+    trace_seconds: float
+    compile_seconds: float
+    cpu_seconds: float
+    """Of tracing and compiling, on all cores and in the compiler's own processes."""
+
+
 def compiled_figures(
     function: Callable[..., Any], params: Tree, transformation: Any, batch: Tree, device: Any = None
-) -> dict[str, Any]:
-    """What a step with donated parameters and state costs to compile, and what the compiled program has.
+) -> Figures:
+    """The figures of a step, compiled for a device.
 
     **Arguments:**
 
     - `function`: takes parameters, state and a batch, and gives new parameters and state first.
     - `params`, `batch`: arrays, or their shapes.
-
-    **Returns:**
-
-    Seconds of tracing and compiling, counts of operations and kernels, bytes of memory, and how many of the buffers of
-    parameters and state are aliased to outputs.
+    - `device`: None is the device that JAX takes.
     """
     state = jax.eval_shape(transformation.init, params)
-    started = time.perf_counter()
     sharding = None if device is None else jax.sharding.SingleDeviceSharding(device)
     jitted = jax.jit(function, donate_argnums=(0, 1), in_shardings=sharding, out_shardings=sharding)
+    started, before = time.perf_counter(), _cpu_seconds()
     lowered = jitted.lower(params, state, batch)
     traced = time.perf_counter()
     compiled = lowered.compile()
-    ended = time.perf_counter()
-    donated = [leaf for leaf in jax.tree.leaves((params, state)) if math.prod(leaf.shape)]
+    ended, after = time.perf_counter(), _cpu_seconds()
+    places = [place for place, leaf in enumerate(jax.tree.leaves((params, state))) if math.prod(leaf.shape)]
     text, memory = compiled.as_text(), compiled.memory_analysis()
-    return {
-        "tensors": len(jax.tree.leaves(params)),
-        "trace_seconds": traced - started,
-        "compile_seconds": ended - traced,
-        "operations": len(re.findall(r" = \"?(?:stablehlo|chlo)\.", lowered.as_text())),
-        "kernels": kernels(text),
-        "loops": loops(text),
-        "donated": len(donated),
-        "aliased": len(aliased(text)),
-        "alias_bytes": memory.alias_size_in_bytes,
-        "donated_bytes": sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in donated),
-        "temp_bytes": memory.temp_size_in_bytes,
-    }
-
-
-def kernels(text: str) -> dict[str, int]:
-    """Instructions of a compiled program that run a kernel, by kind. A loop's body counts once, whatever its steps.
-
-    Instructions within a fusion, a reduction or a sort are part of its kernel.
-    """
-    inner = set(
-        re.findall(r"(?:fusion|reduce|reduce-window|sort|scatter|map)\(.*(?:calls|to_apply)=%?([\w.\-]+)", text)
+    program = Compiled(text)
+    return Figures(
+        tensors=len(jax.tree.leaves(params)),
+        operations=len(re.findall(r" = \"?(?:stablehlo|chlo)\.", lowered.as_text())),
+        kernels=program.kernels,
+        launches=program.launches,
+        loops=len(re.findall(r" while\(", text)),
+        products=program.products,
+        donated=len(places),
+        aliased=len(program.aliased.intersection(places)),
+        temporary_bytes=memory.temp_size_in_bytes,
+        trace_seconds=traced - started,
+        compile_seconds=ended - traced,
+        cpu_seconds=after - before,
     )
-    counts: collections.Counter[str] = collections.Counter()
-    for name, body in re.findall(r"^(?:ENTRY )?%?([\w.\-]+) [^\n]*\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL):
-        if name not in inner:
-            counts.update(re.findall(r"^ +(?:ROOT )?%?[\w.\-]+ = (?:\([^\n]*?\)|\S+) ([\w\-]+)\(", body, re.MULTILINE))
-    return {kind: count for kind, count in counts.most_common() if kind not in FREE}
 
 
-def loops(text: str) -> int:
-    """Loops of a compiled program."""
-    return len(re.findall(r" while\(", text))
+def _cpu_seconds() -> float:
+    """Of this process and of those that it has waited for, such as the assembler of GPUs."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def aliased(text: str) -> list[int]:
-    """The arguments of a compiled program whose buffers an output takes over."""
-    return [int(place) for place in re.findall(r"\{[\d, ]*\}: \((\d+), \{\}", text.split("\n", 1)[0])]
-
-
-def compile_report(ref: str, shapes: Shapes) -> dict[str, dict[str, Any]]:
+def compile_report(ref: str, shapes: Shapes, device: Any = None) -> dict[str, Figures]:
     """The figures of an optimizer's step over tensors of these shapes, for a cell of the zoo and for `optax.adamw`."""
     params = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
     return {
-        name: compiled_figures(optimizer_step(transformation), params, transformation, params)
+        name: compiled_figures(optimizer_step(transformation), params, transformation, params, device)
         for name, transformation in transformations(ref).items()
     }
 
 
-def training_report(ref: str, layers: int, width: int) -> dict[str, dict[str, Any]]:
-    """The figures of a training step of a GPT, for a cell of the zoo and for `optax.adamw`."""
+def training_report(ref: str, layers: int, width: int, device: Any = None) -> dict[str, dict[str, Figures]]:
+    """The figures of a training step of a GPT and of the optimizer's part of it, for a cell and for `optax.adamw`."""
     params = jax.eval_shape(functools.partial(gpt, layers, width))
     tokens = jax.ShapeDtypeStruct((BATCH, LENGTH), np.int32)
     return {
-        name: compiled_figures(training_step(transformation), params, transformation, tokens)
-        for name, transformation in transformations(ref).items()
+        name: {
+            "training step": compiled_figures(training_step(each), params, each, tokens, device),
+            "optimizer": compiled_figures(optimizer_step(each), params, each, params, device),
+        }
+        for name, each in transformations(ref).items()
     }
 
 
@@ -204,38 +208,47 @@ def transformations(ref: str) -> dict[str, Any]:
     return {ref: mnemo.to_optax(ref)(), "optax.adamw": optax.adamw(1e-3)}
 
 
+def described_device(target: pathlib.Path) -> Any:
+    """A GPU that need not be there, for which programs are compiled without tuning.
+
+    XLA's repository has descriptions of GPUs (`xla/backends/gpu/target_config/specs`). It needs `jax-cuda12-plugin`.
+    """
+    from jax.experimental import topologies
+
+    # The transformation asks which kind of device there is.
+    jax.default_backend = lambda: "gpu"
+    topology = topologies.get_topology_desc("gpu", "cuda", target_config=target.read_text(), topology="1x1x1")
+    return topology.devices[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ref", nargs="+", default=["mnemosyne-base", "mnemosyne-elementwise"])
-    parser.add_argument("--layers", type=int, nargs="+", default=[6])
-    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--ref", default="mnemosyne-base")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--target-config", type=pathlib.Path, help="description of a GPU that need not be there")
     parser.add_argument("--json", type=pathlib.Path, help="a file for the figures")
     arguments = parser.parse_args()
-    report: list[dict[str, Any]] = []
-    for layers in arguments.layers:
-        for ref in arguments.ref:
-            params = jax.eval_shape(functools.partial(gpt, layers, arguments.width))
-            shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
-            for part, figures in (
-                ("training step", training_report(ref, layers, arguments.width)),
-                ("optimizer", compile_report(ref, shapes)),
-            ):
-                for name, each in figures.items():
-                    print(_line(layers, part, name, each), flush=True)
-                    report.append({"layers": layers, "part": part, "optimizer": name, **each})
+    device = arguments.target_config and described_device(arguments.target_config)
+    report = training_report(arguments.ref, arguments.layers, arguments.width, device)
+    for name, parts in report.items():
+        for part, figures in parts.items():
+            print(f"{part} with {name}: {_line(figures)}", flush=True)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        plain = {
+            name: {part: dataclasses.asdict(each) for part, each in parts.items()} for name, parts in report.items()
+        }
+        arguments.json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
 
 
-def _line(layers: int, part: str, name: str, figures: dict[str, Any]) -> str:
-    tensors, count = figures["tensors"], sum(figures["kernels"].values())
-    kinds = ", ".join(f"{kind} {number}" for kind, number in figures["kernels"].items())
+def _line(figures: Figures) -> str:
+    tensors = figures.tensors
     return (
-        f"{layers} layers, {part}, {name}: {tensors} tensors; traced in {figures['trace_seconds']:.1f} s, "
-        f"compiled in {figures['compile_seconds']:.1f} s; per tensor {figures['operations'] / tensors:.1f} operations, "
-        f"{count / tensors:.2f} kernels ({kinds}); {figures['loops']} loops; "
-        f"{figures['aliased']} of {figures['donated']} donated buffers aliased, temporary "
-        f"{figures['temp_bytes'] / 1e6:.2f} MB"
+        f"{tensors} tensors; per tensor {figures.operations / tensors:.1f} operations, {figures.kernels / tensors:.2f} "
+        f"kernels and {figures.launches / tensors:.2f} launches; {figures.loops} loops, "
+        f"{figures.products} products to tune; {figures.aliased} of {figures.donated} donated buffers aliased, "
+        f"temporary {figures.temporary_bytes / 1e6:.1f} MB; traced in {figures.trace_seconds:.1f} s and compiled in "
+        f"{figures.compile_seconds:.1f} s, {figures.cpu_seconds:.1f} s of a core"
     )
 
 

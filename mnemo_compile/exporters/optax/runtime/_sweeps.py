@@ -10,11 +10,13 @@ import numpy as np
 from jax import lax
 
 from ._blocks import Blocks
+from ._devices import device
 from ._forms import AbstractForm
 from ._rows import for_arithmetic, Function, in_halves, missing, Rows, SLOTS, Tensors, with_zeros
 from ._sharding import shard_like
 from ._sums import total
 from ._tensors import Shape
+from ._tiles import Tiles
 
 Views = dict[str, list[jax.Array]]
 """For each input over parts, the arrays of the tensors of one sweep, in the shape of the view, or blocks of them."""
@@ -58,7 +60,10 @@ class Sweep(NamedTuple):
         tensors = {name: dict(arrays) for name, arrays in tensors.items()}
         views = self._views(list(tensors), tensors)
         written = [name for name in views if name != "param"]
-        function = in_halves(with_zeros(function, self._absent(names, tensors)))
+        function = with_zeros(function, self._absent(names, tensors))
+        # A compiler computes no product of matrices again, and halves have twice as many launches.
+        if not (device().whole and isinstance(self.form, Tiles)):
+            function = in_halves(function)
 
         def blocks_of(blocks: Views) -> Views:
             outputs = function(self._inputs(names, blocks, rows, self.tensors))
