@@ -66,7 +66,8 @@ class Compiled:
             for instruction in instructions:
                 if instruction.kind == "dot":
                     operands = re.findall(r"%[\w.\-]+", instruction.line.split(" dot(")[1].split(")")[0])
-                    products.add((instruction.shape, *(shapes[operand] for operand in operands)))
+                    axes = re.findall(r"contracting_dims=\{[\d,]*\}", instruction.line)
+                    products.add((instruction.shape, *(shapes[operand] for operand in operands), *axes))
         return len(products)
 
     @functools.cached_property

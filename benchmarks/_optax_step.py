@@ -155,7 +155,8 @@ def compiled_figures(
     compiled = lowered.compile()
     ended, after = time.perf_counter(), _cpu_seconds()
     places = [place for place, leaf in enumerate(jax.tree.leaves((params, state))) if math.prod(leaf.shape)]
-    text, memory = compiled.as_text(), compiled.memory_analysis()
+    text, memory = str(compiled.as_text()), compiled.memory_analysis()
+    assert memory is not None
     program = Compiled(text)
     return Figures(
         tensors=len(jax.tree.leaves(params)),

@@ -10,7 +10,7 @@ def is_of_any_shape(program: Program) -> bool:
     So it is where everything with coordinates is arithmetic, beside numbers whose shape is `[rows, 1]`.
     """
     coordinates: set[Operand] = {value for value in program.inputs if value.name.split(".")[0] in OF_PARTS}
-    (shape,) = {value.shape for value in coordinates if value.name == "grad"} or {None}
+    shape = next((value.shape for value in program.inputs if value.name == "grad"), None)
     for equation in program.equations:
         if not coordinates.intersection(equation.inputs):
             if equation.output.shape == shape:

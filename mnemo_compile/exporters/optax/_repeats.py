@@ -42,7 +42,7 @@ def _rounds(program: Program, start: int, length: int) -> list[Round]:
     begin = _begin(first, pattern)
     if begin is None or _pattern(first, begin) != pattern or not _is_closed(program, pattern, begin, second):
         return []
-    rounds = [first]
+    rounds: list[Round] = [first]
     for before, after in zip(cut, cut[1:], strict=False):
         if _pattern(after, before[-1].output) != pattern or not _is_inner(program, before, after):
             break
