@@ -2,7 +2,7 @@
 
 python -m benchmarks._optax_step                                          # a GPT of six layers
 python -m benchmarks._optax_step --layers 12 --ref mnemosyne-elementwise
-python -m benchmarks._optax_step --target-config h200.txtpb               # for a GPU that is not there
+JAX_PLATFORMS=cpu python -m benchmarks._optax_step --target-config benchmarks/h200.txtpb   # a GPU that is not there
 
 It counts the operations that are handed to XLA, and the kernels of the compiled step per tensor of parameters. The
 compiled text says which donated buffers outputs take over. No step runs.
@@ -210,10 +210,7 @@ def transformations(ref: str) -> dict[str, Any]:
 
 
 def described_device(target: pathlib.Path) -> Any:
-    """A GPU that need not be there, for which programs are compiled without tuning.
-
-    XLA's repository has descriptions of GPUs (`xla/backends/gpu/target_config/specs`). It needs `jax-cuda12-plugin`.
-    """
+    """A GPU that need not be there, for which programs are compiled without tuning. It needs `jax-cuda12-plugin`."""
     from jax.experimental import topologies
 
     # The transformation asks which kind of device there is.
