@@ -7,14 +7,16 @@ from ...frozen import FrozenCell
 from ...program import CompiledCell, is_pointwise, optimise, unstack
 from ...verify import AbstractExport
 from .._interface import AbstractExporter
-from ..python import load_package, package_name, PythonPackage
+from ..python import load_package, package_name, PythonPackage, render
+from ._any_shape import is_of_any_shape
 from ._export import OptaxExport
-from ._primitives import TABLE
+from ._primitives import RENDERERS
+from ._repeats import bodies, roll
 
 PACKAGE = PythonPackage(
     target="optax",
     runtime=pathlib.Path(__file__).parent / "runtime",
-    table=TABLE,
+    table=RENDERERS,
     public="mnemosyne",
     imports="import jax.numpy as jnp\nfrom jax import Array, lax\n\nfrom ._products import einsum",
     array="Array",
@@ -40,18 +42,25 @@ class OptaxExporter(AbstractExporter):
         PACKAGE.write(frozen, compiled, self.text(frozen, compiled), folder)
 
     def text(self, frozen: FrozenCell, compiled: CompiledCell) -> str:
-        return PACKAGE.phases(frozen, lowered(compiled))
+        cell = lowered(compiled)
+        rounds = [body for program in cell.programs.values() for body in bodies(program)]
+        functions = [render(body, RENDERERS, PACKAGE.target, PACKAGE.array) for body in rounds]
+        any_shape = f"ANY_SHAPE = {is_of_any_shape(cell.programs['update'])}\n"
+        return "\n\n".join([PACKAGE.phases(frozen, cell), *functions, any_shape])
 
     def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractExport:
         return OptaxExport(load_package(folder / package_name(frozen)))
 
 
 def lowered(compiled: CompiledCell) -> CompiledCell:
-    """The cell as optax runs it: the pass over all coordinates is one loop, if its contractions are small enough."""
-    programs = dict(compiled.programs)
+    """The cell as optax runs it.
+
+    The pass over all coordinates is one loop, if its contractions are small enough. Repeated rounds are a loop.
+    """
+    programs = {name: roll(program) for name, program in compiled.programs.items()}
     for phase in compiled.plan:
         if phase.rows == "chunks" and phase.reduce is None:
-            program = optimise(programs[phase.name], [unstack])
+            program = optimise(compiled.programs[phase.name], [unstack])
             if is_pointwise(program):
                 programs[phase.name] = program
     return dataclasses.replace(compiled, programs=programs)

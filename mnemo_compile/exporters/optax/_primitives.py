@@ -32,6 +32,12 @@ def _einsum(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
     return f'jnp.einsum("{equation.params["subscripts"]}", {", ".join(inputs)}, precision="highest")'
 
 
+def _repeat(equation: Equation, inputs: list[str], spare: list[bool]) -> str:
+    body = equation.params["body"]
+    (name, _), times = body.outputs[0], equation.params["times"]
+    return f'lax.fori_loop(0, {times}, lambda _, x: {body.name}(weights, {{"{name}": x}})["{name}"], {inputs[0]})'
+
+
 TABLE: dict[str, Renderer] = {
     **{
         name: _call(f"jnp.{name}")
@@ -62,3 +68,6 @@ TABLE: dict[str, Renderer] = {
     "einsum": _einsum,
 }
 """Each primitive of the closed set as a jax.numpy expression."""
+
+RENDERERS: dict[str, Renderer] = {**TABLE, "repeat": _repeat}
+"""The closed set, and the loop that `roll` makes."""

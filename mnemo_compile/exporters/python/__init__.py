@@ -7,6 +7,7 @@ from ._source import (
     bare as bare,
     infix as infix,
     number as number,
+    render as render,
     Renderer as Renderer,
     sizes as sizes,
 )

@@ -145,7 +145,7 @@ def test_the_horizon_may_be_an_array(
 
 def test_a_block_size_that_is_traced_is_refused_with_the_mend(optax_package: ModuleType, params: Tree) -> None:
     with pytest.raises(ValueError, match="name it in the static_args of optax.inject_hyperparams"):
-        optax.inject_hyperparams(optax_package.mnemosyne)().init(params)
+        optax.inject_hyperparams(optax_package.mnemosyne)(block_size=4096).init(params)
 
 
 def test_apply_if_finite_keeps_the_state(optax_package: ModuleType, params: Tree, history: list[Tree]) -> None:

@@ -34,8 +34,8 @@ def check_options(
         raise ValueError(f"total_steps must be a positive integer, or None if it is not known, not {total_steps!r}")
     if isinstance(block_size, jax.Array):
         raise ValueError("block_size must not be traced; name it in the static_args of optax.inject_hyperparams")
-    if not _is_count(block_size):
-        raise ValueError(f"block_size counts coordinates and must be a positive integer, not {block_size!r}")
+    if block_size is not None and not _is_count(block_size):
+        raise ValueError(f"block_size counts coordinates and must be a positive integer, or None, not {block_size!r}")
     if pretrained is not None and not isinstance(pretrained, bool | np.bool_ | jax.Array):
         raise ValueError(f"pretrained must be True or False, or None if it is not known, not {pretrained!r}")
     if precision not in PRECISIONS:

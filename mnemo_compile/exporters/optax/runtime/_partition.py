@@ -1,55 +1,67 @@
-"""Divides tensors into packs, samples and sweeps."""
+"""Divides tensors into packs, samples, sweeps and wholes."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from ._blocks import regions
 from ._chunks import chunks_in_lanes, whole_chunks
+from ._devices import device
 from ._forms import AbstractForm
 from ._layout import Layout
 from ._packs import Pack, Piece
-from ._phases import CHUNK_LENGTH
+from ._phases import ANY_SHAPE, CHUNK_LENGTH
 from ._rows import Tensors
 from ._samples import Sample, sampled
 from ._sweeps import Sweep
 from ._tiles import tiles_in_lanes, whole_tiles
+from ._wholes import Whole
 
 SHORTEST = 4096
 """The least number of coordinates of one tensor in a block; more tensors per block would make tiny pieces."""
 
-Part = Sweep | Pack
+_LARGE = 16
+"""Where tensors may be worked on at once, one with more than this part of a block is."""
+
+_READ = 8
+"""Blocks that are summed at once: what is left of a block is a number per chunk, so this takes the room of one."""
+
+Part = Sweep | Pack | Whole
 
 
 class Partition(NamedTuple):
     """The parts that phases work on. Each part works on about `block` coordinates at once, or fewer."""
 
-    tiled: list[Part]
-    """All chunks of tensors that have tiles."""
+    chunks: list[Sweep | Pack]
+    """All chunks of all tensors, to be summed."""
     elementwise: list[Part]
-    """All chunks of the other tensors."""
-    tiles: list[Part]
+    """All chunks of tensors without tiles, to be mapped."""
+    tiles: list[Sweep | Pack]
     samples: list[Sample]
 
 
 def partition(layout: Layout, tensors: Tensors, block: int) -> Partition:
     """Divides tensors of this layout."""
-    devices = jax.device_count()
-    slots = [
-        frozenset(name for name, arrays in tensors.items() if place in arrays) for place in range(len(layout.shapes))
-    ]
+    devices, places = jax.device_count(), range(len(layout.shapes))
+    slots = [frozenset(name for name, arrays in tensors.items() if place in arrays) for place in places]
+    least = max(block // _LARGE, SHORTEST) if device().whole else math.inf
+    large = [place for place in places if layout.sizes[place] > least]
+
+    def grouped(some: Iterable[int], form: Callable[[int], AbstractForm]) -> list[tuple[AbstractForm, list[int]]]:
+        """Tensors of one form that have the same slots."""
+        groups: dict[tuple[AbstractForm, Any], list[int]] = {}
+        for place in some:
+            groups.setdefault((form(place), slots[place]), []).append(place)
+        return [(form, members) for (form, _), members in groups.items()]
 
     def parts(
-        places: Sequence[int], whole: Callable[[int], AbstractForm], lanes: Callable[[int], AbstractForm]
-    ) -> list[Part]:
-        groups: dict[tuple[AbstractForm, Any], list[int]] = {}
-        for place in places:
-            groups.setdefault((lanes(place), slots[place]), []).append(place)
-        sweeps: list[Part] = []
+        some: Iterable[int], whole: Callable[[int], AbstractForm], lanes: Callable[[int], AbstractForm]
+    ) -> list[Sweep | Pack]:
+        sweeps: list[Sweep | Pack] = []
         pieces: list[Piece] = []
-        for (form, _), members in groups.items():
+        for form, members in grouped(some, lanes):
             size = layout.sizes[members[0]]
             if size > block or (size >= SHORTEST and size * len(members) > block):
                 sweeps.extend(_sweeps(members, form, block))
@@ -57,16 +69,23 @@ def partition(layout: Layout, tensors: Tensors, block: int) -> Partition:
                 pieces.extend(Piece(place, whole(place)) for place in members)
         return [*sweeps, *_packs(pieces, block)]
 
-    def chunks(places: Sequence[int]) -> list[Part]:
-        return parts(
-            places, lambda i: whole_chunks(layout.shapes[i]), lambda i: chunks_in_lanes(layout.shapes[i], devices)
-        )
+    def whole_of(place: int) -> AbstractForm:
+        return whole_chunks(layout.shapes[place])
 
+    def lanes_of(place: int) -> AbstractForm:
+        return chunks_in_lanes(layout.shapes[place], devices)
+
+    elementwise = [place for place in places if place not in layout.matrices]
+    direct = [place for place in elementwise if ANY_SHAPE and place in large]
+    sweeps = [sweep for form, some in grouped(large, lanes_of) for sweep in _sweeps(some, form, _READ * block)]
     return Partition(
-        tiled=chunks([*layout.matrices]),
-        elementwise=chunks([place for place in range(len(slots)) if place not in layout.matrices]),
+        chunks=[*sweeps, *parts([place for place in places if place not in large], whole_of, lanes_of)],
+        elementwise=[
+            *map(Whole, direct),
+            *parts([place for place in elementwise if place not in direct], whole_of, lanes_of),
+        ],
         tiles=parts(
-            [*layout.matrices],
+            layout.matrices,
             lambda i: whole_tiles(*layout.matrices[i]),
             lambda i: tiles_in_lanes(*layout.matrices[i], devices),
         ),

@@ -17,3 +17,5 @@ STATE: dict[str, tuple[int, ...]]
 """Shape of each array of `recall`'s state of one tensor."""
 INPUTS: dict[str, tuple[str, ...]]
 """For each function the names of its inputs."""
+ANY_SHAPE: bool
+"""Whether `update` is arithmetic on each coordinate, so that it takes arrays in the shape of their tensor."""

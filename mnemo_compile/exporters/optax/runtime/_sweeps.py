@@ -10,10 +10,13 @@ import numpy as np
 from jax import lax
 
 from ._blocks import Blocks
+from ._devices import device
 from ._forms import AbstractForm
 from ._rows import for_arithmetic, Function, in_halves, missing, Rows, SLOTS, Tensors, with_zeros
 from ._sharding import shard_like
+from ._sums import total
 from ._tensors import Shape
+from ._tiles import Tiles
 
 Views = dict[str, list[jax.Array]]
 """For each input over parts, the arrays of the tensors of one sweep, in the shape of the view, or blocks of them."""
@@ -28,22 +31,27 @@ class Sweep(NamedTuple):
     """The blocks along each axis of the form's view. A block has all lanes."""
 
     def summed(self, function: Function, names: Sequence[str], tensors: Tensors, rows: Rows) -> Rows:
-        """The outputs' rows, summed for each tensor."""
+        """The outputs' rows, summed for each tensor.
+
+        The rows of each tensor are an array of their own, because a compiler would copy all coordinates to join them.
+        """
         views = self._views(names, tensors)
         function = with_zeros(function, self._absent(names, tensors))
 
         def totals(blocks: Views) -> Rows:
-            outputs = function(self._inputs(names, blocks, rows))
-            per_tensor = {
-                name: value.reshape(len(self.tensors), -1, *value.shape[1:]) for name, value in outputs.items()
-            }
-            return {name: jnp.sum(value, axis=1) for name, value in per_tensor.items()}
+            each: list[Rows] = []
+            for place, tensor in enumerate(self.tensors):
+                own = {name: [arrays[place]] for name, arrays in blocks.items()}
+                each.append(function(self._inputs(names, own, rows, (tensor,))))
+            return {name: total(jnp.stack([outputs[name] for outputs in each])) for name in each[0]}
 
         def block(step: jax.Array | int) -> Rows:
             totals_of_lanes = self._over_lanes(totals, stacked=True)(self._cut(views, step))
             lanes = tuple(range(len(self.form.lanes)))
             return {name: jnp.sum(value, axis=lanes) for name, value in totals_of_lanes.items()}
 
+        if self._steps == 1:
+            return block(0)
         zeros = jax.tree.map(lambda value: jnp.zeros(value.shape, value.dtype), jax.eval_shape(block, 0))
         return lax.fori_loop(0, self._steps, lambda step, sums: jax.tree.map(jnp.add, sums, block(step)), zeros)
 
@@ -52,10 +60,13 @@ class Sweep(NamedTuple):
         tensors = {name: dict(arrays) for name, arrays in tensors.items()}
         views = self._views(list(tensors), tensors)
         written = [name for name in views if name != "param"]
-        function = in_halves(with_zeros(function, self._absent(names, tensors)))
+        function = with_zeros(function, self._absent(names, tensors))
+        # A compiler computes no product of matrices again, and halves have twice as many launches.
+        if not (device().whole and isinstance(self.form, Tiles)):
+            function = in_halves(function)
 
         def blocks_of(blocks: Views) -> Views:
-            outputs = function(self._inputs(names, blocks, rows))
+            outputs = function(self._inputs(names, blocks, rows, self.tensors))
             parts = {name: jnp.split(outputs[name], len(self.tensors)) for name in outputs}
             return {name: [self.form.to_block(name, part, self._sizes) for part in parts[name]] for name in written}
 
@@ -95,8 +106,8 @@ class Sweep(NamedTuple):
             if name in tensors and self.tensors[0] in tensors[name]
         }
 
-    def _inputs(self, names: Sequence[str], blocks: Views, rows: Rows) -> Rows:
-        """The rows of a lane's block: those of the first tensor, then those of the next one."""
+    def _inputs(self, names: Sequence[str], blocks: Views, rows: Rows, members: Sequence[int]) -> Rows:
+        """The rows of these tensors in a lane's block: those of the first one, then those of the next one."""
         count, constants = self.form.count(self._sizes), self.form.constants(self._sizes)
         inputs: Rows = {}
         for name in names:
@@ -104,9 +115,9 @@ class Sweep(NamedTuple):
                 parts = [self.form.to_rows(name, for_arithmetic(name, block)) for block in blocks[name]]
                 inputs[name] = jnp.concatenate(parts)
             elif name in rows:
-                inputs[name] = jnp.repeat(rows[name][np.array(self.tensors)], count, axis=0)
+                inputs[name] = jnp.repeat(rows[name][np.array(members)], count, axis=0)
             elif name in constants:
-                inputs[name] = jnp.concatenate([constants[name]] * len(self.tensors))
+                inputs[name] = jnp.concatenate([constants[name]] * len(members))
         return inputs
 
     def _over_lanes(self, function: Callable[[Views], Any], stacked: bool = False) -> Callable[[Views], Any]:
@@ -120,7 +131,10 @@ class Sweep(NamedTuple):
         blocks: Views = {}
         for name, arrays in views.items():
             widths = (*self.form.array_sizes(name, [blocks.width for blocks in self.region]), *SLOTS[name].shape)
-            blocks[name] = [lax.dynamic_slice(view, self._starts(name, step), widths) for view in arrays]
+            starts = self._starts(name, step)
+            blocks[name] = [
+                view if view.shape == widths else lax.dynamic_slice(view, starts, widths) for view in arrays
+            ]
         return blocks
 
     def _placed(self, name: str, views: list[jax.Array], blocks: list[jax.Array], step: jax.Array) -> list[jax.Array]:
