@@ -95,7 +95,7 @@ def _run(phase: Phase, buckets: "Sequence[Bucket]", finite: Tensor) -> Tensor:
         for bucket in buckets:
             bucket.receive(outputs)
     if phase.decides:
-        decisions = [torch.isfinite(rows).all().to(finite.device) for each in outputs for rows in each.values()]
+        decisions = [torch.isfinite(_flat(each)).all().to(finite.device) for each in outputs if each]
         finite = torch.stack([finite, *decisions]).all()
         if len(buckets) > 1:
             for bucket in buckets:
@@ -106,8 +106,12 @@ def _run(phase: Phase, buckets: "Sequence[Bucket]", finite: Tensor) -> Tensor:
     return finite
 
 
+def _flat(rows: Rows) -> Tensor:
+    return torch.cat([value.reshape(-1) for value in rows.values()])
+
+
 class Bucket:
-    """Tensors of one device and one dtype of arithmetic during a step.
+    """Tensors of one device and one dtype of arithmetic, for one step or for several that find the same ones.
 
     **Arguments:**
 
@@ -144,21 +148,44 @@ class Bucket:
         self.weights = {**weights(device, dtype), "products": torch.empty(0, dtype=narrow, device=device)}
         own = tensors if sharding is None else sharding.gather(tensors, self._is_kept)
         self.tensors = {name: [values[place] for place in partition.order] for name, values in own.items()}
-        self.rows: dict[str, Tensor] = dict(partition.shape)
+        self.rows: dict[str, Tensor] = {}
         """Inputs and outputs of phases with a row per tensor, by name."""
         self.next_state: dict[str, Tensor] = {}
         self.states = [states[place] for place in partition.order] if STATE else []
+        self._chosen: tuple[list[list[float | Tensor]], list[Tensor]] = [], []
+        """The user's options of the last step, and their rows."""
+
+    def receive_gradients(self, grads: Sequence[Tensor]) -> None:
+        """Takes the gradients of another step, in the order of the constructor's lists."""
+        self.tensors["grad"] = [grads[place] for place in self.partition.order]
+
+    def release_gradients(self) -> None:
+        """Forgets the gradients, so that others may free them."""
+        self.tensors["grad"] = []
+        self.held = {}
+
+    def begin(self, step: Tensor, options: Mapping[str, list[float | Tensor]]) -> None:
+        """Sets the clock, the user's options and the state."""
+        self.rows = dict(self.partition.shape)
+        self.rows["clock.step"] = self._number(step).expand(len(self.partition.order))
+        self.rows.update(zip(options, self._options(list(options.values())), strict=True))
         if STATE:
             columns = torch.stack(self.states).split(_STATE_SIZES, dim=1)
             for (name, shape), column in zip(STATE.items(), columns, strict=True):
                 self.rows[f"state.{name}"] = column.reshape(-1, *shape)
 
-    def begin(self, step: Tensor, options: Mapping[str, list[float | Tensor]]) -> None:
-        """Sets the clock and the user's options."""
-        self.rows["clock.step"] = self._number(step).expand(len(self.partition.order))
-        for name, values in options.items():
-            of_groups = torch.stack([self._number(value) for value in values])
-            self.rows[name] = of_groups.index_select(0, self.partition.groups)
+    def _options(self, values: list[list[float | Tensor]]) -> list[Tensor]:
+        """Rows of options, which are given per group."""
+        if torch.compiler.is_compiling() or any(isinstance(value, Tensor) for each in values for value in each):
+            of_groups = [torch.stack([self._number(value) for value in each]) for each in values]
+            return [each.index_select(0, self.partition.groups) for each in of_groups]
+        if self._chosen[0] != values:
+            # From other memory than pinned memory, a copy to a GPU would wait for it.
+            is_copied = self.device.type == "cuda" and torch.cuda.is_available()
+            table = torch.tensor(values, dtype=self.dtype, device="cpu", pin_memory=is_copied)
+            of_groups = table.to(self.device, non_blocking=True)
+            self._chosen = values, [*of_groups.index_select(1, self.partition.groups).unbind(0)]
+        return self._chosen[1]
 
     def run(self, phase: Phase) -> dict[str, Tensor]:
         """Runs a phase. Returns outputs with a row per tensor; writes outputs per coordinate into the tensors."""
@@ -221,11 +248,9 @@ class Bucket:
         """Stores whether all gradients are finite; if not, the step is refused."""
         self.rows["finite"] = self._number(finite).expand(len(self.partition.order))
 
-    def sizes(self) -> Tensor:
-        """The step size of each tensor, in the order of the partition; empty if the cell does not say it."""
-        if "context.step" not in self.rows:
-            return torch.zeros(0)
-        return torch.where(self.rows["finite"] > 0, self.rows["context.step"] * self.rows["hyper.lr"], 0)
+    def sizes(self) -> Callable[[], Tensor]:
+        """Computes the step size of each tensor in this step, in the order of the partition."""
+        return functools.partial(_sizes, *map(self.rows.get, ("finite", "context.step", "hyper.lr")))
 
     def _is_kept(self, name: str, place: int) -> bool:
         """Whether a tensor has an array of this name."""
@@ -329,6 +354,13 @@ class Bucket:
     def _rows_beside(self, phase: Phase, part: Part, views: Rows) -> dict[str, Tensor]:
         """The other inputs of a compiled function."""
         return {name: part.of_tensors(self.rows[name]) for name in INPUTS[_fused(phase)] if name not in views}
+
+
+def _sizes(finite: Tensor | None, step: Tensor | None, lr: Tensor | None) -> Tensor:
+    """Empty if the cell does not say its step sizes."""
+    if finite is None or step is None or lr is None:
+        return torch.zeros(0)
+    return torch.where(finite > 0, step * lr, 0)
 
 
 def _is_stored(name: str, part: Part) -> bool:
