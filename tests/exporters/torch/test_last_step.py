@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-SHAPES = [(40,), (33, 20), (6, 5, 3, 3), (16, 16), (0,), (9,)]
+SHAPES = [(40,), (33, 20), (6, 5, 3, 3), (100, 3), (0,), (9,)]
 
 
 class _Training:
@@ -119,6 +119,9 @@ ACTIONS = [
         max_size=8,
     )
 )
+@example([[("label", 0)], [], [("label", 0)], []])
+@example([[], [("move_state", 3)], [("move_state", 1)], []])
+@example([[("freeze", 0)], [("freeze", 0), ("freeze", 1)], [("scale", 1)], [("replace_data", 0)]])
 def test_a_step_forgets_what_is_no_longer_so(tiled: ModuleType, history: list[list[tuple[str, int]]]) -> None:
     remembers, forgets = _Training(tiled, False), _Training(tiled, True)
     for actions in history:

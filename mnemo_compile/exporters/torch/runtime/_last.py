@@ -6,18 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from ._step import Bucket
+from ._step import Bucket, is_fake
 
 _PLAIN = (torch.nn.Parameter, Tensor)
 """What others than these hold may change where no look at the tensor shows it."""
-
-
-def is_fake() -> bool:
-    """Whether tensors that are made here have no numbers."""
-    return any(isinstance(mode, FakeTensorMode) for mode in _get_current_dispatch_mode_stack())
 
 
 class LastStep:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from ._backend import choose_backend
+from ._backend import choose_backend, cpu_sizes, give_up_compiling
 from ._last import LastStep
 from ._partition import Partition
 from ._parts import Facts, Shape
@@ -21,7 +21,7 @@ from ._phases import CHUNK_LENGTH, DIGEST, INPUTS, MEMORY, NAME, POINTWISE, STAT
 from ._precision import Precision, precision_of, PRECISIONS
 from ._roles import describe, Description, ROLES
 from ._shards import check_placements, like, local, local_grad, mesh_of, Sharding, share
-from ._step import Bucket, initial_state, take_step, weights
+from ._step import Bucket, CompilationError, initial_state, take_step, weights
 
 _CELL = {"name": NAME, "version": VERSION, "digest": DIGEST}
 _SLOTS = {slot.name: slot for slot in MEMORY}
@@ -327,8 +327,19 @@ class Mnemosyne(torch.optim.Optimizer):
         is_traced = torch.compiler.is_compiling()
         last = None if is_traced else self._known()
         buckets = self._buckets(is_traced) if last is None else last.buckets
-        if not buckets:
-            return
+        if is_traced and buckets:
+            self._step_over(buckets, None, True)
+        elif buckets:
+            try:
+                self._step_over(buckets, last, False)
+            except CompilationError as error:
+                if self._backend is not None:
+                    raise RuntimeError(f"{error}; choose backend='torch'") from error
+                give_up_compiling(error)
+                self._planners.clear()
+                self._step_over(self._buckets(False), None, False)
+
+    def _step_over(self, buckets: Sequence[Bucket], last: LastStep | None, is_traced: bool) -> None:
         # A graph that `torch.compile` traces may hold a tensor under one name only.
         clock = self.param_groups[0]
         options: dict[str, list[float | Tensor]] = {
@@ -439,7 +450,8 @@ class Mnemosyne(torch.optim.Optimizer):
                 found.setdefault(kind, []).append(
                     _Place(facts, len(params), name or f"{number}.{place}", placements, tuple(own.shape))
                 )
-                params.append(own)
+                # Views of this alias do not cling to the parameter, which others may swap.
+                params.append(own if is_traced else own.detach())
                 grads.append(grad)
                 for values, key in zip(states, _KEYS, strict=True):
                     # A slot that the parameter lacks is never read; the parameter only fills its place.
@@ -507,10 +519,13 @@ def _plan(kind: _Kind, block_size: int, choice: str | None, places: tuple[_Place
     if mesh is not None:
         sharding = Sharding(mesh, facts, [place.placements or () for place in places], here)
         here = sharding.here
-    backend = choose_backend(choice, device)
+    backend = choose_backend(choice, device, sum(map(math.prod, here)))
     # One compiled loop goes through a whole tensor.
     whole = POINTWISE and (is_traced or backend == "compiled")
-    partition = Partition(facts, here, block_size, whole, device, dtype)
+    packed = block_size
+    if device.type == "cpu" and not is_traced:
+        block_size, packed = cpu_sizes(block_size, backend, sum(map(math.prod, here)))
+    partition = Partition(facts, here, block_size, packed, whole, device, dtype)
     numbers, labels = tuple(place.number for place in places), tuple(place.label for place in places)
     return _Plan(numbers, labels, backend, partition, sharding)
 
