@@ -56,6 +56,7 @@ from .passes import (
     renumber as renumber,
     separate as separate,
     stages as stages,
+    taken as taken,
     transpose_in_einsum as transpose_in_einsum,
     unstack as unstack,
 )

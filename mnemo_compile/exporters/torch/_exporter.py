@@ -5,7 +5,18 @@ import pathlib
 
 from ...errors import MissingExtraError
 from ...frozen import FrozenCell
-from ...program import check, CompiledCell, for_compiler, fuse, is_pointwise, optimise, Program, separate, unstack
+from ...program import (
+    check,
+    CompiledCell,
+    for_compiler,
+    fuse,
+    is_pointwise,
+    optimise,
+    Program,
+    separate,
+    taken,
+    unstack,
+)
 from ...verify import AbstractExport
 from .._interface import AbstractExporter
 from ..python import literal, load_package, package_name, PythonPackage
@@ -62,19 +73,31 @@ def lowered(compiled: CompiledCell) -> CompiledCell:
     """The cell as torch runs it.
 
     A separate function per phase over chunks computes what depends only on the tensor. Sums of products become single
-    operations. A phase over all chunks gets a second form that `torch.compile` turns into one loop.
+    operations. A phase over all chunks gets a second form that `torch.compile` turns into one loop. An update gets one
+    for steps of which is known that they are taken.
     """
     programs: dict[str, Program] = {}
     for phase in compiled.plan:
         program = compiled.programs[phase.name]
-        first, rest = (None, program) if phase.rows == "tensors" else separate(program, compiled.chunk_length)
-        if first is not None:
-            programs[first.name] = check(first, "separate")
-        programs[phase.name] = optimise(check(rest, "separate"), [fuse])
+        if phase.rows == "tensors":
+            programs[phase.name] = optimise(program, [fuse])
+            continue
+        rest = _separated(program, compiled.chunk_length, programs)
+        if any(value.name == "finite" for value in program.inputs):
+            _separated(check(taken(program), "taken"), compiled.chunk_length, programs)
         if phase.rows == "chunks":
             fused = optimise(rest, [unstack, for_compiler])
             programs[f"fused_{phase.name}"] = dataclasses.replace(fused, name=f"fused_{phase.name}")
     return dataclasses.replace(compiled, programs=programs)
+
+
+def _separated(program: Program, chunk_length: int, programs: dict[str, Program]) -> Program:
+    """Adds what is computed once per tensor, and the rest. Returns the rest before operations are fused."""
+    first, rest = separate(program, chunk_length)
+    if first is not None:
+        programs[first.name] = check(first, "separate")
+    programs[program.name] = optimise(check(rest, "separate"), [fuse])
+    return rest
 
 
 def _fused(compiled: CompiledCell) -> list[Program]:

@@ -14,5 +14,6 @@ from ._pipeline import optimise as optimise, Pass as Pass, PASSES as PASSES, sta
 from ._pointwise import is_pointwise as is_pointwise
 from ._renumber import renumber as renumber
 from ._separate import is_of_chunks as is_of_chunks, separate as separate
+from ._taken import taken as taken
 from ._transpose_in_einsum import transpose_in_einsum as transpose_in_einsum
 from ._unstack import unstack as unstack

@@ -25,6 +25,7 @@ from mnemo_compile.program import (
     PRIMITIVES,
     Program,
     separate,
+    taken,
     unstack,
     Value,
 )
@@ -245,3 +246,21 @@ def test_a_newton_schulz_step_is_three_products() -> None:
     for values in (evaluate(fused, arrays, np.float64), run(fused, arrays, weights)):
         for name, value in values.items():
             np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("phase", ["update", "update_tiles"])
+def test_a_step_that_is_taken_needs_no_choice(phase: str) -> None:
+    cell = cell_config({"kind": "mnemosyne", "network": False}).build()
+    program = compile_cell(cell).programs[phase]
+    shorter = taken(program)
+    assert shorter.name == f"taken_{phase}"
+    assert [value for value in program.inputs if value not in shorter.inputs] == [
+        value for value in program.inputs if value.name == "finite"
+    ]
+    selects = [sum(each.primitive == "select" for each in made.equations) for made in (program, shorter)]
+    assert selects[1] < selects[0]
+    arrays = arrays_of_tiles(program.inputs) if phase == "update_tiles" else arrays_of(program.inputs, 5)
+    arrays["finite"] = np.ones_like(arrays["finite"])
+    expected = evaluate(program, arrays, np.float64)
+    for name, value in evaluate(shorter, arrays, np.float64).items():
+        np.testing.assert_array_equal(value, expected[name])

@@ -1,6 +1,7 @@
 """What updates tensors: Triton kernels, batched torch operations, or compiled functions."""
 
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -8,19 +9,31 @@ import sys
 import torch
 
 from ._phases import KERNELS, POINTWISE
+from ._step import is_fake
 
 BACKENDS = ("torch", "compiled", "triton")
+LARGE = 8 << 20
+_ONE_THREAD = 32768
+"""Operations of torch over more numbers than these are divided among threads, whose start may take longer than they."""
+_failures: list[str] = []
+"""What torch's compiler has failed with in this process."""
+_LOGGER = logging.getLogger(__name__)
+_ALONE = 4096
+"""On a CPU, a tensor of more coordinates takes longer to copy into a pack and out again than to be updated alone."""
 
 
-def choose_backend(backend: str | None, device: torch.device) -> str:
-    """The backend of a step on this device: the user's choice, or the default.
+def choose_backend(backend: str | None, device: torch.device, coordinates: int = 0) -> str:
+    """The backend of a step over so many coordinates on a device: the user's choice, or the fastest.
 
     **Raises:**
 
     `ValueError` if the choice is unknown, or impossible on this device.
     """
     if backend is None:
-        return "triton" if device.type == "cuda" and _obstacle("triton", device) is None else "torch"
+        if device.type == "cuda" and not is_fake() and _obstacle("triton", device) is None:
+            return "triton"
+        is_fast = device.type == "cpu" and coordinates >= LARGE and not is_fake() and not _failures
+        return "compiled" if is_fast and _obstacle("compiled", device) is None else "torch"
     if backend not in BACKENDS:
         raise ValueError(
             f"backend must be one of {', '.join(BACKENDS)}, or None for the fastest of the device, not {backend!r}"
@@ -29,6 +42,12 @@ def choose_backend(backend: str | None, device: torch.device) -> str:
     if obstacle is not None:
         raise ValueError(f"the backend {backend!r} is not available here, because {obstacle}; leave backend out")
     return backend
+
+
+def give_up_compiling(error: Exception) -> None:
+    """Chooses no compiled functions in this process any more, and says so."""
+    _failures.append(str(error))
+    _LOGGER.warning("batched operations of torch take steps, which is slower, because %s", error)
 
 
 def _obstacle(backend: str, device: torch.device) -> str | None:
@@ -56,3 +75,10 @@ def _compiler() -> str:
 
 def _has_compiler() -> bool:
     return shutil.which(_compiler()) is not None
+
+
+def cpu_sizes(block_size: int, backend: str, coordinates: int) -> tuple[int, int]:
+    """The size of blocks of a network of so many coordinates on a CPU, and of the largest tensor that shares a pack."""
+    if backend == "torch" and coordinates < LARGE:
+        block_size = min(block_size, _ONE_THREAD)
+    return block_size, _ALONE

@@ -1,7 +1,7 @@
 """The step by Triton kernels: few launches, whatever the number of tensors, and nothing that waits for the device."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -329,18 +329,18 @@ class KernelBucket(Bucket):
         self.needs_rows = not _WHOLE or kernel_precision(precision) is None
         """Whether a phase without a kernel needs the numbers of tensors by name."""
         super().__init__(partition, tensors, states, device, dtype, precision, False, sharding)
-        self._copies = launcher.refresh(self.tensors, self.states)
-        self.rows.update(launcher.views)
-
-    def _split_states(self) -> None:
-        if self.needs_rows:
-            super()._split_states()
 
     def begin(self, step: Tensor, options: Mapping[str, list[float | Tensor]]) -> None:
+        self.is_taken = None
         self.step = step.to(self.device)
+        # Kernels know the addresses of what this holds.
+        self._read = {name: [*values] for name, values in self.tensors.items()}
+        self._copies = self.launcher.refresh(self._read, self.states)
         self.launcher.set_options(options)
-        if self.needs_rows or not self.launcher.tiles_fit:
+        self.rows = {**self.partition.shape, **self.launcher.views}
+        if self.needs_rows:
             self._name_options()
+            self._split_states()
 
     def _name_options(self) -> None:
         for name, (row, *_) in OPTIONS.items():
@@ -357,15 +357,15 @@ class KernelBucket(Bucket):
                 self.launcher.settle(self.step, skipped)
                 is_settled = True
             if phase.rows != "tiles":
-                self._run_phase(phase)
+                self.run(phase)
         tiles = [phase for phase in PHASES if phase.rows == "tiles"]
         if tiles:
             self.run_tiles(tiles)
         self.store_state()
 
-    def _run_phase(self, phase: Phase) -> dict[str, Tensor]:
+    def run(self, phase: Phase) -> dict[str, Tensor]:
         if phase.name not in KERNELS:
-            outputs = super()._run_phase(phase)
+            outputs = super().run(phase)
             self._keep(outputs)
             return outputs
         if phase.rows == "tensors":
@@ -395,16 +395,21 @@ class KernelBucket(Bucket):
         super().receive(terms)
         self._keep({name: self.rows[name] for name in terms[0]})
 
-    def decide(self, finite: Tensor) -> None:
-        self.launcher.views["finite"].copy_(finite)
+    def decide(self, finite: Tensor, is_taken: bool | None) -> None:
+        super().decide(finite, is_taken)
+        self._keep({"finite": self.rows["finite"]})
 
-    def sizes(self) -> Tensor:
+    def sizes(self) -> Callable[[], Tensor]:
+        return self._sizes
+
+    def _sizes(self) -> Tensor:
         self._name_options()
-        return super().sizes()
+        return super().sizes()()
 
     def store_state(self) -> None:
         for param, copy in self._copies:
             param.copy_(copy)
+        self._read, self._copies = {}, []
         super().store_state()
 
 

@@ -7,20 +7,21 @@ import math
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
-from ._backend import choose_backend
+from ._backend import choose_backend, cpu_sizes, give_up_compiling
+from ._last import LastStep
 from ._partition import Partition
 from ._parts import Facts, Shape
 from ._phases import CHUNK_LENGTH, DIGEST, INPUTS, MEMORY, NAME, POINTWISE, STATE, TILE, VERSION
 from ._precision import Precision, precision_of, PRECISIONS
 from ._roles import describe, Description, ROLES
 from ._shards import check_placements, like, local, local_grad, mesh_of, Sharding, share
-from ._step import Bucket, initial_state, take_step, weights
+from ._step import Bucket, CompilationError, initial_state, take_step, weights
 
 _CELL = {"name": NAME, "version": VERSION, "digest": DIGEST}
 _SLOTS = {slot.name: slot for slot in MEMORY}
@@ -154,8 +155,10 @@ class Mnemosyne(torch.optim.Optimizer):
         """Those of this step."""
         self._planners: dict[_Kind, Callable[[tuple[_Place, ...], bool], _Plan]] = {}
         """They remember some plans."""
-        self._sizes: list[tuple[list[str], Tensor]] = []
-        """Names of parameters, and the sizes of their last steps."""
+        self._last: LastStep | None = None
+        """What the last step found, or None if the next one must look at everything."""
+        self._sizes: list[tuple[list[str], Callable[[], Tensor]]] = []
+        """Names of parameters, and what computes the sizes of their last steps."""
         self._tried: int | None = None
         """Steps that were tried. None if that is not known."""
         self._is_over = False
@@ -189,7 +192,7 @@ class Mnemosyne(torch.optim.Optimizer):
         return {
             label: size
             for labels, sizes in self._sizes
-            for label, size in zip(labels, sizes.double().tolist(), strict=True)
+            for label, size in zip(labels, sizes().double().tolist(), strict=True)
         }
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -211,6 +214,7 @@ class Mnemosyne(torch.optim.Optimizer):
                 self._counters = {name: torch.zeros((), dtype=torch.int64, device=_home(group)) for name in _CLOCK}
         group.update(self._counters)
         self._know(group)
+        self._last = None
         if self._is_made:
             _log_ambiguous([group])
 
@@ -281,6 +285,7 @@ class Mnemosyne(torch.optim.Optimizer):
             home = _home(self.param_groups[0])
             self._counters = {name: self.param_groups[0][name].to(home) for name in _CLOCK}
             self._share_counters()
+        self._last = None
         self._tried = _value(self._counters["step"]) if self._counters else 0
         self._is_over = False
 
@@ -322,9 +327,22 @@ class Mnemosyne(torch.optim.Optimizer):
         return loss
 
     def _take_step(self) -> None:
-        buckets = self._buckets()
-        if not buckets:
-            return
+        is_traced = torch.compiler.is_compiling()
+        last = None if is_traced else self._known()
+        buckets = self._buckets(is_traced) if last is None else last.buckets
+        if is_traced and buckets:
+            self._step_over(buckets, None, True)
+        elif buckets:
+            try:
+                self._step_over(buckets, last, False)
+            except CompilationError as error:
+                if self._backend is not None:
+                    raise RuntimeError(f"{error}; choose backend='torch'") from error
+                give_up_compiling(error)
+                self._planners.clear()
+                self._step_over(self._buckets(False), None, False)
+
+    def _step_over(self, buckets: Sequence[Bucket], last: LastStep | None, is_traced: bool) -> None:
         # A graph that `torch.compile` traces may hold a tensor under one name only.
         clock = self.param_groups[0]
         options: dict[str, list[float | Tensor]] = {
@@ -334,11 +352,14 @@ class Mnemosyne(torch.optim.Optimizer):
             "clock.total": [group["total_steps"] or 0.0 for group in self.param_groups],
         }
         take_step(buckets, clock["step"], clock["skipped"], options)
-        if not torch.compiler.is_compiling():
+        if not is_traced:
+            self._last = last or self._remembered(buckets)
             self._sizes = [
                 ([plan.labels[place] for place in plan.partition.order], bucket.sizes())
                 for (_, plan), bucket in zip(self._plans, buckets, strict=True)
             ]
+            for bucket in buckets:
+                bucket.release_gradients()
             self._note_schedule()
             self._note_end()
 
@@ -375,12 +396,27 @@ class Mnemosyne(torch.optim.Optimizer):
                 "optimizer with the number of steps of the whole training",
             )
 
-    def _buckets(self) -> list[Bucket]:
+    def _known(self) -> LastStep | None:
+        """The last step, whose buckets have new gradients, or None if more than their numbers has changed."""
+        # A step that fails is not remembered.
+        last, self._last = self._last, None
+        if last is None or any(group.get("step") is not self._counters["step"] for group in self.param_groups):
+            return None
+        return last if last.receive_gradients(self.param_groups, self.state) else None
+
+    def _remembered(self, buckets: Sequence[Bucket]) -> LastStep | None:
+        """What this step found, if the next one can tell whether it is still so."""
+        if not LastStep.can_tell(self.param_groups):
+            return None
+        slots = [key for key in _KEYS if key in _SLOTS]
+        places = [plan.places for _, plan in self._plans]
+        return LastStep(self.param_groups, self.state, slots, buckets, places)
+
+    def _buckets(self, is_traced: bool) -> list[Bucket]:
         """The parameters that have a gradient, by device and dtype of arithmetic."""
         params: list[Tensor] = []
         grads: list[Tensor] = []
         states: list[list[Tensor]] = [[] for _ in _KEYS]
-        is_traced = torch.compiler.is_compiling()
         self._init_group(is_traced, params, grads, *states)
         buckets = []
         for (device, dtype, _), (places, _, backend, parts, sharding, launcher) in self._plans:
@@ -418,7 +454,8 @@ class Mnemosyne(torch.optim.Optimizer):
                 found.setdefault(kind, []).append(
                     _Place(facts, len(params), name or f"{number}.{place}", placements, tuple(own.shape))
                 )
-                params.append(own)
+                # Views of this alias do not cling to the parameter, which others may swap.
+                params.append(own if is_traced else own.detach())
                 grads.append(grad)
                 for values, key in zip(states, _KEYS, strict=True):
                     # A slot that the parameter lacks is never read; the parameter only fills its place.
@@ -486,10 +523,13 @@ def _plan(kind: _Kind, block_size: int, choice: str | None, places: tuple[_Place
     if mesh is not None:
         sharding = Sharding(mesh, facts, [place.placements or () for place in places], here)
         here = sharding.here
-    backend = choose_backend(choice, device)
+    backend = choose_backend(choice, device, sum(map(math.prod, here)))
     # One compiled loop goes through a whole tensor.
     whole = POINTWISE and (is_traced or backend == "compiled")
-    partition = Partition(facts, here, block_size, whole, device, dtype)
+    packed = block_size
+    if device.type == "cpu" and not is_traced:
+        block_size, packed = cpu_sizes(block_size, backend, sum(map(math.prod, here)))
+    partition = Partition(facts, here, block_size, packed, whole, device, dtype)
     numbers, labels = tuple(place.number for place in places), tuple(place.label for place in places)
     launcher = None
     if backend == "triton" and dtype == torch.float32 and not is_traced:

@@ -25,6 +25,7 @@ class Partition:
     - `facts`: of each tensor. None is empty.
     - `here`: the shape of the part of each tensor that this process updates.
     - `block_size`: the largest number of coordinates in a block or pack.
+    - `packed`: the largest number of coordinates of a tensor that shares a pack, at most `block_size`.
     - `whole`: whether a larger tensor is one block, up to its last whole chunk.
     - `device`: the device of the arithmetic.
     - `dtype`: the dtype of the arithmetic.
@@ -35,16 +36,18 @@ class Partition:
         facts: Sequence[Facts],
         here: Sequence[Shape],
         block_size: int,
+        packed: int,
         whole: bool,
         device: torch.device,
         dtype: torch.dtype,
     ):
         descriptions = [describe_facts(each) for each in facts]
         length = max(block_size // CHUNK_LENGTH, 1) * CHUNK_LENGTH
+        packed = min(packed, length)
         self.kinds = kinds = [kind_of(description) for description in descriptions]
         """What the tensors have in common, in the order of `facts`."""
         # Small tensors of a kind first, so that packs hold consecutive ones.
-        self.order = sorted(range(len(facts)), key=lambda place: (*kinds[place], math.prod(here[place]) > length))
+        self.order = sorted(range(len(facts)), key=lambda place: (*kinds[place], math.prod(here[place]) > packed))
         """The tensors by their position among `facts`; the position in this list is a tensor's row."""
         self.parts: list[Part] = []
         """All chunks, tensor by tensor."""
@@ -55,7 +58,7 @@ class Partition:
         first = 0
         for kind, places in itertools.groupby(self.order, kinds.__getitem__):
             own = [here[place] for place in places]
-            small = sum(math.prod(shape) <= length for shape in own)
+            small = sum(math.prod(shape) <= packed for shape in own)
             parts: list[Part] = [*packs(first, kind.slots, own[:small], length, False, device)]
             for row, shape in enumerate(own[small:], first + small):
                 parts.extend(blocks(row, kind.slots, shape, length, whole))
