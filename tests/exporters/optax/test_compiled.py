@@ -103,7 +103,7 @@ SPECS = {
     "rows.embedding": ((256, 128), P("x")),
     "columns.embedding": ((64, 512), P(None, "x")),
     "unaligned": ((8000, 33), P("x")),
-    "dense.kernel": ((384, 40), P("x")),
+    "dense.kernel": ((1024, 40), P("x")),
     "long": ((16384,), P("x")),
     "replicated.embedding": ((300, 128), P()),
 }
