@@ -12,7 +12,7 @@ from ._step import is_fake
 
 BACKENDS = ("torch", "compiled", "triton")
 LARGE = 8 << 20
-_ONE_THREAD = 32768
+_ONE_THREAD = 16384
 """Operations of torch over more numbers than these are divided among threads, whose start may take longer than they."""
 _failures: list[str] = []
 """What torch's compiler has failed with in this process."""

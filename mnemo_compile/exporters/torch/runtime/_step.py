@@ -198,6 +198,8 @@ class Bucket:
         """Views of gradients."""
         self._rows_of: dict[str, _RowsOf] = {}
         """The row of each tensor that has blocks, in what has a row per tensor."""
+        self._known_inputs: dict[tuple[str, Part], dict[str, Tensor]] = {}
+        """Inputs of functions for blocks, without gradients."""
         self._chosen: tuple[list[list[float | Tensor]], list[Tensor]] = [], []
         """The user's options of the last step, and their rows."""
 
@@ -335,6 +337,9 @@ class Bucket:
             name = f"prepare_{form.removeprefix('fused_')}"
             if name in INPUTS:
                 self.rows.update(self._of_tensors(name))
+        for name in INPUTS[self._form(phase)]:
+            if name in self._rows_of:
+                self._rows_of[name].receive(self.rows[name])
 
     def _form(self, phase: Phase) -> str:
         """The function for packs, tiles and blocks without a compiled function."""
@@ -406,7 +411,18 @@ class Bucket:
     def _run(self, phase: Phase, part: Part) -> dict[str, Tensor]:
         """The outputs of a phase for a part."""
         name = self._form(phase)
-        return getattr(_phases, name)(self.weights, {row: self._input(row, part) for row in INPUTS[name]})
+        return getattr(_phases, name)(self.weights, self._inputs(name, part))
+
+    def _inputs(self, name: str, part: Part) -> dict[str, Tensor]:
+        """The inputs of a function for a part. Those that are views stay the same from step to step."""
+        if (name, part) in self._known_inputs:
+            return {**self._known_inputs[name, part], "grad": self._input("grad", part)}
+        inputs = {row: self._input(row, part) for row in INPUTS[name]}
+        if isinstance(part, Block) and not self.is_traced and "grad" in inputs:
+            others = {row: value for row, value in inputs.items() if row != "grad"}
+            if all(value is self._view(row, part) for row, value in others.items() if row not in self.rows):
+                self._known_inputs[name, part] = others
+        return inputs
 
     def _input(self, name: str, part: Part) -> Tensor:
         if _is_stored(name, part):
@@ -474,11 +490,15 @@ class _RowsOf:
         self.source: Tensor | None = None
         self.views: dict[int, Tensor] = {}
 
-    def of(self, tensor: int, rows: Tensor) -> Tensor:
-        """The row of a tensor, which has the shape of a block of rows."""
+    def receive(self, rows: Tensor) -> None:
+        """Takes the rows of a step."""
         if self.source is not rows:
             self.copy.copy_(rows)
             self.source = rows
+
+    def of(self, tensor: int, rows: Tensor) -> Tensor:
+        """The row of a tensor, which has the shape of a block of rows."""
+        self.receive(rows)
         if tensor not in self.views:
             self.views[tensor] = self.copy[tensor : tensor + 1]
         return self.views[tensor]
