@@ -69,8 +69,11 @@ def _has_compiler() -> bool:
     return shutil.which(_compiler()) is not None
 
 
-def cpu_sizes(block_size: int, backend: str, coordinates: int) -> tuple[int, int]:
-    """The size of blocks of a network of so many coordinates on a CPU, and of the largest tensor that shares a pack."""
-    if backend == "torch" and coordinates < LARGE:
-        block_size = min(block_size, _ONE_THREAD)
-    return block_size, _ALONE
+def is_small(device: torch.device, backend: str, coordinates: int) -> bool:
+    """Whether a step takes one thread, because on a CPU others would start later than it ends."""
+    return device.type == "cpu" and backend == "torch" and coordinates < LARGE
+
+
+def cpu_sizes(block_size: int, small: bool) -> tuple[int, int]:
+    """The size of blocks on a CPU, and that of the largest tensor that shares a pack."""
+    return min(block_size, _ONE_THREAD) if small else block_size, _ALONE

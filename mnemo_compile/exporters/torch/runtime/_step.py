@@ -1,10 +1,11 @@
 """One step: runs the phases of the plan over rows, sums their outputs, and writes the results back."""
 
+import contextlib
 import functools
 import itertools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -156,6 +157,7 @@ class Bucket:
     - `dtype`: the dtype of the arithmetic.
     - `precision`: that of the factors of products of tiles.
     - `compiled`: whether compiled functions work on blocks.
+    - `small`: whether one thread multiplies matrices.
     - `sharding`: how the tensors lie on a mesh, or None. Then `tensors` are what this process holds of them.
     """
 
@@ -168,6 +170,7 @@ class Bucket:
         dtype: torch.dtype,
         precision: Precision,
         compiled: bool,
+        small: bool,
         sharding: Sharding | None = None,
     ):
         self.partition = partition
@@ -176,6 +179,7 @@ class Bucket:
         self.device = device
         self.dtype = dtype
         self.compiled = compiled
+        self.small = small
         self.is_traced = torch.compiler.is_compiling()
         self.can_look = device.type == "cpu" and not self.is_traced and not is_fake()
         """Whether numbers can be read without waiting for them."""
@@ -259,7 +263,8 @@ class Bucket:
         if self.partition.tiles:
             for phase in phases:
                 self._prepare(phase)
-        with matmul_precision(self.precision, self.device.type):
+        alone = _one_thread() if self.small else contextlib.nullcontext()
+        with alone, matmul_precision(self.precision, self.device.type):
             for block in self.partition.tiles:
                 self._run_block(phases, block)
 
@@ -476,6 +481,17 @@ class Bucket:
     def _rows_beside(self, phase: Phase, part: Part, views: Rows) -> dict[str, Tensor]:
         """The other inputs of a compiled function."""
         return {name: self._of_part(name, part) for name in INPUTS[_fused(phase)] if name not in views}
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Products of small matrices would wake other threads, which may have to wait for a processor."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class CompilationError(RuntimeError):
