@@ -89,7 +89,7 @@ class Mnemosyne(torch.optim.Optimizer):
         first step sees of the parameters.
     - `block_size`: the number of coordinates in a block, which bounds the workspace.
     - `backend`: `"torch"` for batched torch operations, or `"compiled"` for compiled functions that update large
-        tensors, whose first step takes long. None picks the fastest for the device.
+        tensors, whose first step takes long. None picks the fastest for the device and the number of parameters.
     - `precision`: of the factors of the matrix products that make a matrix's direction, `"bfloat16"`, `"tf32"` or
         `"float32"`. Sums are float32. None takes float32 on a CPU and bfloat16 on a GPU. Products of float64 parameters
         are float64.
