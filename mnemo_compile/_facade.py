@@ -24,8 +24,8 @@ def to_torch(ref: Ref, *, zoo: str | None = None) -> type[Any]:
 
     **Returns:**
 
-    The class; it is constructed as `Mnemosyne(params, lr=1.0, weight_decay=0.0, total_steps=None)`. With
-    `backend="compiled"` it updates large tensors with compiled functions, several times faster after the first step.
+    The class; it is constructed as `Mnemosyne(params, lr=1.0, weight_decay=0.0, total_steps=None)`. It takes the
+    fastest way of the device unless `backend` says another.
     A cell that cannot be found, loaded or compiled raises `MnemoError`.
     """
     from .compiled import package_of

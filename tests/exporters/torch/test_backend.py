@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -130,3 +131,26 @@ def test_where_the_compiler_fails_other_operations_take_the_step(
     for state in optimizer.state.values():
         fresh = tiled._step.initial_state(torch.device("cpu"), torch.float32)
         assert torch.equal(state["recall"], fresh["recall"])
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_small_network_waits_for_no_other_thread(tiled: ModuleType) -> None:
+    params = [torch.nn.Parameter(torch.randn(shape)) for shape in [(256, 256), (1000, 50), (90000,), (256,)]]
+    optimizer = tiled.Mnemosyne(params, backend="torch")
+    _train(optimizer, params, 1)
+    # Threads that drawing the numbers has woken go on for a while.
+    time.sleep(0.5)
+    own, all_ = time.thread_time(), time.process_time()
+    for _ in range(5):
+        optimizer.step()
+    own, all_ = time.thread_time() - own, time.process_time() - all_
+    assert all_ < 1.2 * own
+    assert torch.get_num_threads() == 2

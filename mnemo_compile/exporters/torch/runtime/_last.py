@@ -94,7 +94,8 @@ def _description(grads: Iterable[Any]) -> tuple[list[Any], ...]:
     """What a step knows of gradients beside their numbers."""
     layouts = [grad if grad is None else grad.layout for grad in grads]
     own = [grad for grad in grads if grad is not None and grad.layout is torch.strided]
-    return layouts, [grad.shape for grad in own], [grad.stride() for grad in own], [grad.dtype for grad in own]
+    # torch sees to it that a gradient has the shape of its parameter.
+    return layouts, list(map(Tensor.stride, own)), [grad.dtype for grad in own]
 
 
 def _values(states: Iterable[Mapping[str, Any]]) -> list[Any]:

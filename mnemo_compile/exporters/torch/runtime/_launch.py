@@ -328,7 +328,7 @@ class KernelBucket(Bucket):
         self.launcher = launcher
         self.needs_rows = not _WHOLE or kernel_precision(precision) is None
         """Whether a phase without a kernel needs the numbers of tensors by name."""
-        super().__init__(partition, tensors, states, device, dtype, precision, False, sharding)
+        super().__init__(partition, tensors, states, device, dtype, precision, False, False, sharding)
 
     def begin(self, step: Tensor, options: Mapping[str, list[float | Tensor]]) -> None:
         self.is_taken = None

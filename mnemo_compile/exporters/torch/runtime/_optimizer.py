@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from ._backend import choose_backend, cpu_sizes, give_up_compiling
+from ._backend import choose_backend, cpu_sizes, give_up_compiling, is_small
 from ._last import LastStep
 from ._partition import Partition
 from ._parts import Facts, Shape
@@ -63,6 +63,7 @@ class _Plan(NamedTuple):
     """Their places in the lists of a step."""
     labels: tuple[str, ...]
     backend: str
+    is_small: bool
     partition: Partition
     sharding: Sharding | None
     launcher: Any
@@ -91,7 +92,7 @@ class Mnemosyne(torch.optim.Optimizer):
     - `block_size`: the number of coordinates in a block, which bounds the workspace.
     - `backend`: `"triton"` for kernels that compute all tensors in a few launches on a GPU, `"torch"` for batched torch
         operations, or `"compiled"` for compiled functions that update large tensors, whose first step takes long. None
-        picks the fastest for the device.
+        picks the fastest for the device and the number of parameters.
     - `precision`: of the factors of the matrix products that make a matrix's direction, `"bfloat16"`, `"tf32"` or
         `"float32"`. Sums are float32. None takes float32 on a CPU and bfloat16 on a GPU. Products of float64 parameters
         are float64.
@@ -419,7 +420,7 @@ class Mnemosyne(torch.optim.Optimizer):
         states: list[list[Tensor]] = [[] for _ in _KEYS]
         self._init_group(is_traced, params, grads, *states)
         buckets = []
-        for (device, dtype, _), (places, _, backend, parts, sharding, launcher) in self._plans:
+        for (device, dtype, _), (places, _, backend, small, parts, sharding, launcher) in self._plans:
             arrays = {name: [values[i] for i in places] for name, values in zip(_KEYS, states, strict=True)}
             tensors = {"param": [params[i] for i in places], "grad": [grads[i] for i in places]}
             tensors.update((f"memory.{slot}", arrays[slot]) for slot in _SLOTS)
@@ -429,7 +430,7 @@ class Mnemosyne(torch.optim.Optimizer):
                 buckets.append(launcher.bucket(parts, tensors, recall, dtype, precision, sharding))
                 continue
             is_compiled = is_traced or backend == "compiled"
-            buckets.append(Bucket(parts, tensors, recall, device, dtype, precision, is_compiled, sharding))
+            buckets.append(Bucket(parts, tensors, recall, device, dtype, precision, is_compiled, small, sharding))
         return buckets
 
     def _init_group(self, is_traced: bool, params: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> None:
@@ -523,12 +524,14 @@ def _plan(kind: _Kind, block_size: int, choice: str | None, places: tuple[_Place
     if mesh is not None:
         sharding = Sharding(mesh, facts, [place.placements or () for place in places], here)
         here = sharding.here
-    backend = choose_backend(choice, device, sum(map(math.prod, here)))
+    coordinates = sum(map(math.prod, here))
+    backend = choose_backend(choice, device, coordinates)
+    small = not is_traced and is_small(device, backend, coordinates)
     # One compiled loop goes through a whole tensor.
     whole = POINTWISE and (is_traced or backend == "compiled")
     packed = block_size
     if device.type == "cpu" and not is_traced:
-        block_size, packed = cpu_sizes(block_size, backend, sum(map(math.prod, here)))
+        block_size, packed = cpu_sizes(block_size, small)
     partition = Partition(facts, here, block_size, packed, whole, device, dtype)
     numbers, labels = tuple(place.number for place in places), tuple(place.label for place in places)
     launcher = None
@@ -536,7 +539,7 @@ def _plan(kind: _Kind, block_size: int, choice: str | None, places: tuple[_Place
         from ._launch import Launcher
 
         launcher = Launcher(partition, facts, here, device)
-    return _Plan(numbers, labels, backend, partition, sharding, launcher)
+    return _Plan(numbers, labels, backend, small, partition, sharding, launcher)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """One step: runs the phases of the plan over rows, sums their outputs, and writes the results back."""
 
+import contextlib
 import functools
 import itertools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -169,6 +170,7 @@ class Bucket:
     - `dtype`: the dtype of the arithmetic.
     - `precision`: that of the factors of products of tiles.
     - `compiled`: whether compiled functions work on blocks.
+    - `small`: whether one thread multiplies matrices.
     - `sharding`: how the tensors lie on a mesh, or None. Then `tensors` are what this process holds of them.
     """
 
@@ -181,6 +183,7 @@ class Bucket:
         dtype: torch.dtype,
         precision: Precision,
         compiled: bool,
+        small: bool,
         sharding: Sharding | None = None,
     ):
         self.partition = partition
@@ -189,6 +192,7 @@ class Bucket:
         self.device = device
         self.dtype = dtype
         self.compiled = compiled
+        self.small = small
         self.is_traced = torch.compiler.is_compiling()
         self.can_look = device.type == "cpu" and not self.is_traced and not is_fake()
         """Whether numbers can be read without waiting for them."""
@@ -211,6 +215,8 @@ class Bucket:
         """Views of gradients."""
         self._rows_of: dict[str, _RowsOf] = {}
         """The row of each tensor that has blocks, in what has a row per tensor."""
+        self._known_inputs: dict[tuple[str, Part], dict[str, Tensor]] = {}
+        """Inputs of functions for blocks, without gradients."""
         self._chosen: tuple[list[list[float | Tensor]], list[Tensor]] = [], []
         """The user's options of the last step, and their rows."""
 
@@ -283,7 +289,8 @@ class Bucket:
         if self.partition.tiles:
             for phase in phases:
                 self._prepare(phase)
-        with matmul_precision(self.precision, self.device.type):
+        alone = _one_thread() if self.small else contextlib.nullcontext()
+        with alone, matmul_precision(self.precision, self.device.type):
             for block in self.partition.tiles:
                 self._run_block(phases, block)
 
@@ -361,6 +368,9 @@ class Bucket:
             name = f"prepare_{form.removeprefix('fused_')}"
             if name in INPUTS:
                 self.rows.update(self._of_tensors(name))
+        for name in INPUTS[self._form(phase)]:
+            if name in self._rows_of:
+                self._rows_of[name].receive(self.rows[name])
 
     def _form(self, phase: Phase) -> str:
         """The function for packs, tiles and blocks without a compiled function."""
@@ -432,7 +442,18 @@ class Bucket:
     def _run(self, phase: Phase, part: Part) -> dict[str, Tensor]:
         """The outputs of a phase for a part."""
         name = self._form(phase)
-        return getattr(_phases, name)(self.weights, {row: self._input(row, part) for row in INPUTS[name]})
+        return getattr(_phases, name)(self.weights, self._inputs(name, part))
+
+    def _inputs(self, name: str, part: Part) -> dict[str, Tensor]:
+        """The inputs of a function for a part. Those that are views stay the same from step to step."""
+        if (name, part) in self._known_inputs:
+            return {**self._known_inputs[name, part], "grad": self._input("grad", part)}
+        inputs = {row: self._input(row, part) for row in INPUTS[name]}
+        if isinstance(part, Block) and not self.is_traced and "grad" in inputs:
+            others = {row: value for row, value in inputs.items() if row != "grad"}
+            if all(value is self._view(row, part) for row, value in others.items() if row not in self.rows):
+                self._known_inputs[name, part] = others
+        return inputs
 
     def _input(self, name: str, part: Part) -> Tensor:
         if _is_stored(name, part):
@@ -488,6 +509,17 @@ class Bucket:
         return {name: self._of_part(name, part) for name in INPUTS[_fused(phase)] if name not in views}
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Products of small matrices would wake other threads, which may have to wait for a processor."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class CompilationError(RuntimeError):
     """A compiled function cannot be made. Nothing has been written."""
 
@@ -500,11 +532,15 @@ class _RowsOf:
         self.source: Tensor | None = None
         self.views: dict[int, Tensor] = {}
 
-    def of(self, tensor: int, rows: Tensor) -> Tensor:
-        """The row of a tensor, which has the shape of a block of rows."""
+    def receive(self, rows: Tensor) -> None:
+        """Takes the rows of a step."""
         if self.source is not rows:
             self.copy.copy_(rows)
             self.source = rows
+
+    def of(self, tensor: int, rows: Tensor) -> Tensor:
+        """The row of a tensor, which has the shape of a block of rows."""
+        self.receive(rows)
         if tensor not in self.views:
             self.views[tensor] = self.copy[tensor : tensor + 1]
         return self.views[tensor]
