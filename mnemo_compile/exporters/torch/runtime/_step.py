@@ -451,7 +451,8 @@ class Bucket:
         inputs = {row: self._input(row, part) for row in INPUTS[name]}
         if isinstance(part, Block) and not self.is_traced and "grad" in inputs:
             others = {row: value for row, value in inputs.items() if row != "grad"}
-            if all(value is self._view(row, part) for row, value in others.items() if row not in self.rows):
+            stored = [row for row in others if row not in self.rows]
+            if all(_is_stored(row, part) and others[row] is self._view(row, part) for row in stored):
                 self._known_inputs[name, part] = others
         return inputs
 
