@@ -11,6 +11,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -51,7 +52,8 @@ class Interpreter:
         if os.environ.get(_SWITCH) == "1":
             self._package = self._package or load_package(self.folder)
             # NumPy, which the interpreter calculates with, warns of what is not a number.
-            with np.errstate(all="ignore"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
                 return run_kernel(self._package, name, inputs)
         if self._child is None:
             # What the child imports must be this very package.

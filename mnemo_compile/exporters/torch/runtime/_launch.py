@@ -59,7 +59,8 @@ class Launcher:
     """
 
     def __init__(self, partition: Partition, facts: Sequence[Facts], here: Sequence[Shape], device: torch.device):
-        order = partition.order
+        self.order = order = partition.order
+        """The place of each row's tensor among `facts`."""
         self.device = device
         self.tensors = len(order)
         self.groups = 1 + max((facts[place].group for place in order), default=0)
