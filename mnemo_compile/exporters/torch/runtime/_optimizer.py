@@ -523,6 +523,7 @@ def _plan(kind: _Kind, block_size: int, choice: str | None, places: tuple[_Place
     sharding = None
     if mesh is not None:
         sharding = Sharding(mesh, facts, [place.placements or () for place in places], here)
+        _log_moving([places[each].label for each in sharding.moving])
         here = sharding.here
     coordinates = sum(map(math.prod, here))
     backend = choose_backend(choice, device, coordinates)
@@ -598,6 +599,13 @@ def _log_ambiguous(groups: Iterable[Mapping[str, Any]]) -> None:
             "matrices; a group's role may say so: %s",
             ", ".join(ambiguous),
         )
+
+
+def _log_moving(labels: Iterable[str]) -> None:
+    """One line that lists the parameters of which parts travel in each step."""
+    moving = ", ".join(labels)
+    if moving:
+        _LOGGER.info("parts of these parameters travel between processes in each step, cut as they are: %s", moving)
 
 
 def _slot_names(role: str) -> tuple[str, ...]:
