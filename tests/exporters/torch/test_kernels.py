@@ -1,5 +1,6 @@
 """Kernels take the steps of batched torch operations, in Triton's interpreter, and compile for a GPU."""
 
+import importlib
 import json
 import math
 import os
@@ -32,6 +33,7 @@ triton = pytest.importorskip("triton")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 NAMES = ("layer.weight", "layer.bias", "conv.weight", "token_embedding.weight", "lm_head.weight", "scale")
 KINDS = ("contiguous", "transposed", "every second", "offset", "channels last")
+GRADIENT_KINDS = (*KINDS, "expanded")
 
 
 # NumPy, which the interpreter calculates with, warns of what is not a number.
@@ -75,7 +77,7 @@ def tensors(draw: st.DrawFn) -> list[tuple[str, tuple[int, ...], torch.dtype, st
     """Names, shapes, dtypes, and how parameters and gradients lie in memory."""
     shapes = st.lists(st.integers(1, 21), max_size=4).map(tuple).filter(lambda shape: math.prod(shape) < 900)
     one = st.tuples(
-        st.sampled_from(NAMES), shapes, st.sampled_from(DTYPES), st.sampled_from(KINDS), st.sampled_from(KINDS)
+        st.sampled_from(NAMES), shapes, st.sampled_from(DTYPES), st.sampled_from(KINDS), st.sampled_from(GRADIENT_KINDS)
     )
     drawn = draw(st.lists(one, min_size=1, max_size=4))
     return [(f"{place}.{each[0]}", each[1], each[2], each[3], each[4]) for place, each in enumerate(drawn)]
@@ -108,7 +110,8 @@ def test_kernels_take_the_steps_of_torch_operations(
                 grad.view(-1)[-1:] = math.inf
         for params, optimizer in pairs:
             for name, _, dtype, _, kind in given:
-                params[name].grad = laid_out(grads[name].to(dtype), kind)
+                grad = grads[name].to(dtype)
+                params[name].grad = grad.mean().expand(grad.shape) if kind == "expanded" else laid_out(grad, kind)
             optimizer.step()
     (expected, one), (got, other) = pairs
     assert one.skipped_steps == other.skipped_steps == 1
@@ -134,6 +137,43 @@ def test_products_are_rounded_as_the_user_says(tiled: ModuleType) -> None:
         steps.append(param.detach() - before)
     apart, rounding = (float((steps[i] - steps[1]).norm() / steps[1].norm()) for i in (0, 2))
     assert apart < 0.05 and 1e-4 < rounding < 0.1
+
+
+def steps(package: ModuleType, backend: str) -> list[Tensor]:
+    """The parameters after three steps, one of which lies in memory as no tile does."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"conv.weight": (6, 4, 3, 3), "layer.weight": (12, 20), "layer.bias": (12,)}
+    params = {
+        name: nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float32))
+        for name, shape in shapes.items()
+    }
+    params["conv.weight"].data = params["conv.weight"].data.to(memory_format=torch.channels_last)
+    optimizer = package.Mnemosyne(params.items(), total_steps=4, backend=backend)
+    for _ in range(3):
+        for param in params.values():
+            param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32)
+        optimizer.step()
+    return [param.detach() for param in params.values()]
+
+
+def test_tiles_that_do_not_fit_on_a_chip_are_products_of_torch(
+    tiled: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = steps(tiled, "torch")
+    launcher = importlib.import_module(f"{tiled.__name__}._launch").Launcher
+    monkeypatch.setattr(launcher, "update_tiles", lambda *arguments: False)
+    for one, other in zip(expected, steps(tiled, "triton"), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_the_default_dtype_does_not_matter_to_kernels(tiled: ModuleType) -> None:
+    expected = steps(tiled, "triton")
+    torch.set_default_dtype(torch.float64)
+    try:
+        results = steps(tiled, "triton")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one, other) for one, other in zip(expected, results, strict=True))
 
 
 def test_a_step_by_kernels_is_the_same_each_time(tiled: ModuleType) -> None:

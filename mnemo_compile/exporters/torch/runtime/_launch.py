@@ -1,5 +1,6 @@
 """The step by Triton kernels: few launches, whatever the number of tensors, and nothing that waits for the device."""
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -62,6 +63,8 @@ class Launcher:
         self.order = order = partition.order
         """The place of each row's tensor among `facts`."""
         self.device = device
+        self._guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+        """Triton launches on the current device."""
         self.tensors = len(order)
         self.groups = 1 + max((facts[place].group for place in order), default=0)
         self.group = partition.groups.to(torch.int32)
@@ -75,7 +78,8 @@ class Launcher:
         self.rows = self._numbers(_height(ROWS), self.tensors)
         self.options = self._numbers(_height(OPTIONS), self.groups)
         self.checks = self._numbers(self.tensors)
-        self.lanes = {name: torch.tensor(LANES.get(name) or [0.0], device=device) for name in KERNELS}
+        lanes = {name: LANES.get(name) or [0.0] for name in KERNELS}
+        self.lanes = {name: torch.tensor(values, dtype=torch.float32, device=device) for name, values in lanes.items()}
         self.views = {name: _of_tensors(self.rows, place) for name, place in ROWS.items()}
         """The rows of tensors as phases name them, but for options."""
         for name, values in partition.shape.items():
@@ -193,7 +197,8 @@ class Launcher:
                 ranges[:, row] = span
         self.ranges = torch.from_numpy(ranges).to(self.device)
         self.blocks = max(sum(launch.instances for launch in self.measured), 1)
-        self.partials = torch.empty(max(map(len, SUMS.values())), self.blocks, device=self.device)
+        height = max(sum(math.prod(ROWS[name][1:]) for name in names) for names in SUMS.values())
+        self.partials = self._numbers(height, self.blocks)
 
     def _sizes(self, name: str, members: Sequence[Member]) -> Options:
         """Sizes of a block of chunks."""
@@ -202,7 +207,8 @@ class Launcher:
             return {}
         (launch, *_) = chunk_launches(members[:1], candidates[0]["CHUNKS"], self.device, updates=True)
         arguments = {**self._tables(launch, name), **self._common()}
-        return choose(getattr(_kernels, name), arguments, _constants(launch.form), candidates)
+        with self._guard:
+            return choose(getattr(_kernels, name), arguments, _constants(launch.form), candidates)
 
     def _common(self) -> dict[str, Any]:
         """Arguments of all kernels."""
@@ -221,14 +227,19 @@ class Launcher:
 
     def run_tensors(self, name: str) -> None:
         """Runs a phase over tensors."""
-        grid = (-(-self.tensors // _TENSORS),)
-        getattr(_kernels, name)[grid](**self._common(), BLOCK=_TENSORS, num_warps=4)
+        blocks = -(-self.tensors // _TENSORS)
+        self._start(getattr(_kernels, name), blocks, **self._common(), BLOCK=_TENSORS, num_warps=4)
+
+    def _start(self, kernel: Any, instances: int, **arguments: Any) -> None:
+        with self._guard:
+            kernel[(instances,)](**arguments)
 
     def sum_chunks(self, name: str, step: Tensor) -> None:
         """Runs a phase whose outputs are summed over the chunks of each tensor."""
-        kernel = getattr(_kernels, name)
         for launch in self.measured:
-            kernel[(launch.instances,)](
+            self._start(
+                getattr(_kernels, name),
+                launch.instances,
                 **self._tables(launch, name),
                 **self._common(),
                 partials=self.partials,
@@ -239,16 +250,17 @@ class Launcher:
                 STEPS=_STEPS,
                 num_warps=_BLOCKS[0][1],
             )
-        sums: Any = add_sums
-        sums[(self.tensors,)](
-            self.partials,
-            self.ranges,
-            self.rows,
-            self.checks,
-            step,
+        self._start(
+            add_sums,
             self.tensors,
-            self.blocks,
-            ROWS[SUMS[name][0]][0],
+            partials=self.partials,
+            ranges=self.ranges,
+            rows=self.rows,
+            checks=self.checks,
+            step=step,
+            tensors=self.tensors,
+            count=self.blocks,
+            first=ROWS[SUMS[name][0]][0],
             SUMS=sum(math.prod(ROWS[output][1:]) for output in SUMS[name]),
             DECIDES=True,
             BLOCK=_SUMMANDS,
@@ -257,14 +269,15 @@ class Launcher:
 
     def settle(self, step: Tensor, skipped: Tensor) -> None:
         """Sums over the network, decides whether the step is taken, and counts it."""
-        kernel: Any = settle
-        kernel[(1,)](
-            self.rows,
-            self.checks,
-            step,
-            skipped,
-            self.tensors,
-            ROWS[_NETWORK[0]][0] if _NETWORK else 0,
+        self._start(
+            settle,
+            1,
+            rows=self.rows,
+            checks=self.checks,
+            step=step,
+            skipped=skipped,
+            tensors=self.tensors,
+            first=ROWS[_NETWORK[0]][0] if _NETWORK else 0,
             SUMS=sum(math.prod(ROWS[name][1:]) for name in _NETWORK),
             BLOCK=_SUMMANDS,
             num_warps=4,
@@ -273,9 +286,8 @@ class Launcher:
     def update_chunks(self, name: str) -> None:
         """Runs a phase that writes the chunks of tensors without tiles."""
         for launch in self.updated:
-            getattr(_kernels, name)[(launch.instances,)](
-                **self._tables(launch, name), **self._common(), **_constants(launch.form), **self.sizes
-            )
+            arguments = {**self._tables(launch, name), **self._common(), **_constants(launch.form), **self.sizes}
+            self._start(getattr(_kernels, name), launch.instances, **arguments)
 
     def update_tiles(self, precision: str, part: int = 0, between: Tensor | None = None) -> bool:
         """Runs the phases over tiles. Returns False, with nothing changed, where tiles do not fit on the chip.
@@ -296,13 +308,14 @@ class Launcher:
             arguments = {**self._tables(launch, "tiles"), **self._common(), "between": between}
             warps = [{"num_warps": 8 if height * width >= _LARGE_TILE else 4}]
             try:
-                chosen = choose(_kernels.tiles, arguments, fixed, warps)
+                with self._guard:
+                    chosen = choose(_kernels.tiles, arguments, fixed, warps)
             except OutOfResources:
                 self.tiles_fit = False
                 return False
             calls.append((launch.instances, {**arguments, **fixed, **chosen}))
         for count, arguments in calls:
-            _kernels.tiles[(count,)](**arguments)
+            self._start(_kernels.tiles, count, **arguments)
         return True
 
 
@@ -390,7 +403,10 @@ class KernelBucket(Bucket):
         precision = kernel_precision(self.precision)
         if precision is None or not self.launcher.update_tiles(precision):
             self._name_options()
+            # Copies are written back later, so that they must be what is updated.
+            own, self.tensors = self.tensors, self._read
             super().run_tiles(phases)
+            self.tensors = own
 
     def receive(self, terms: Sequence[Rows]) -> None:
         super().receive(terms)

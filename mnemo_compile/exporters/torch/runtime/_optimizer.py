@@ -21,7 +21,7 @@ from ._phases import CHUNK_LENGTH, DIGEST, INPUTS, MEMORY, NAME, POINTWISE, STAT
 from ._precision import Precision, precision_of, PRECISIONS
 from ._roles import describe, Description, ROLES
 from ._shards import check_placements, like, local, local_grad, mesh_of, Sharding, share
-from ._step import Bucket, CompilationError, initial_state, take_step, weights
+from ._step import Bucket, CompilationError, initial_state, is_fake, take_step, weights
 
 _CELL = {"name": NAME, "version": VERSION, "digest": DIGEST}
 _SLOTS = {slot.name: slot for slot in MEMORY}
@@ -91,8 +91,9 @@ class Mnemosyne(torch.optim.Optimizer):
         first step sees of the parameters.
     - `block_size`: the number of coordinates in a block, which bounds the workspace.
     - `backend`: `"triton"` for kernels that compute all tensors in a few launches on a GPU, `"torch"` for batched torch
-        operations, or `"compiled"` for compiled functions that update large tensors, whose first step takes long. None
-        picks the fastest for the device and the number of parameters.
+        operations, or `"compiled"` for compiled functions that update large tensors, whose first step takes long. No
+        kernel updates float64 parameters: torch operations do. None picks the fastest for the device and the number of
+        parameters.
     - `precision`: of the factors of the matrix products that make a matrix's direction, `"bfloat16"`, `"tf32"` or
         `"float32"`. Sums are float32. None takes float32 on a CPU and bfloat16 on a GPU. Products of float64 parameters
         are float64.
@@ -536,7 +537,7 @@ def _plan(kind: _Kind, block_size: int, choice: str | None, places: tuple[_Place
     partition = Partition(facts, here, block_size, packed, whole, device, dtype)
     numbers, labels = tuple(place.number for place in places), tuple(place.label for place in places)
     launcher = None
-    if backend == "triton" and dtype == torch.float32 and not is_traced:
+    if backend == "triton" and dtype == torch.float32 and not is_traced and not is_fake() and device.type != "meta":
         from ._launch import Launcher
 
         launcher = Launcher(partition, facts, here, device)

@@ -1,5 +1,6 @@
 """The sizes of kernels on a device: the first ones for which registers suffice, chosen once."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ choices: dict[tuple[Any, ...], Options] = {}
 """What was chosen, by the name of the kernel, the device and the constants that are fixed."""
 
 
+@functools.cache
 def is_interpreted() -> bool:
     """Whether Triton's interpreter runs kernels, which needs no GPU."""
     return not isinstance(triton.jit(_nothing), triton.JITFunction)
