@@ -3,6 +3,7 @@
 Triton decides at its import whether it interprets. A process in which it does not gets a child in which it does.
 """
 
+import dataclasses
 import importlib
 import importlib.util
 import math
@@ -94,8 +95,11 @@ def run_kernel(package: ModuleType, name: str, inputs: Mapping[str, np.ndarray])
     role = "matrix" if phase.rows == "tiles" else "vector"
     facts = [parts.Facts(shape, "", role, row) for row in range(rows)]
     here = [shape] * rows
-    cut = partition.Partition(facts, here, phases.CHUNK_LENGTH, False, torch.device("cpu"), torch.float32)
-    launcher = launch.Launcher(cut, facts, here, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    cut = partition.Partition(facts, here, phases.CHUNK_LENGTH, phases.CHUNK_LENGTH, False, cpu, torch.float32)
+    launcher = launch.Launcher(cut, facts, here, cpu)
+    # A row is one tile, whatever its size.
+    launcher.matrices = [each and each._replace(tiling=_whole(each.tiling)) for each in launcher.matrices]
     zeros = torch.zeros(rows, *shape)
     arrays = {key: given[key].clone() if key in given else zeros.clone() for key in ("param", "grad")}
     for slot in phases.MEMORY:
@@ -123,6 +127,11 @@ def run_kernel(package: ModuleType, name: str, inputs: Mapping[str, np.ndarray])
     outputs = {**arrays, **launcher.views}
     outputs.update((key, states[:, span].reshape(rows, *phases.STATE[key[6:]])) for key, span in spans.items())
     return {key: value.float().numpy() for key, value in outputs.items()}
+
+
+def _whole(tiling: Any) -> Any:
+    """The matrix as one tile."""
+    return dataclasses.replace(tiling, tile=tiling.sizes[1:])
 
 
 def _run_tiles(launch: Any, launcher: Any, phase: Any, given: Mapping[str, Any], arrays: Mapping[str, Any]) -> Arrays:
