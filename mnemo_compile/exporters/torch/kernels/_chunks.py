@@ -40,13 +40,15 @@ def chunk_kernel(compiled: CompiledCell, places: Places, phase: Phase) -> tuple[
         arrays.store(outputs)
         return kernel.text(head), lanes
     head.append("steps = tl.minimum(STEPS, (tl.load(entry + 2) - first + CHUNKS - 1) // CHUNKS).to(tl.int32)")
+    head.append("step = steps * 0")
     foot = []
     for number, term in enumerate(term for array in outputs.values() for term in array.terms.reshape(-1)):
         total = kernel.names.fresh(f"total_{number}")
         head.append(f"{total} = 0.0")
         kernel.lines.append(f"{total} += tl.sum(tl.where(is_chunk, {term.text}, 0.0))")
         foot.append(f"tl.store(partials + {number} * count + offset + block, {total})")
-    return kernel.text(head, foot, loop="for step in range(steps):"), lanes
+    kernel.lines.append("step += 1")
+    return kernel.text(head, foot, loop="while step < steps:"), lanes
 
 
 def _is_of_parts(value: Value) -> bool:

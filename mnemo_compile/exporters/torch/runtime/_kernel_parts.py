@@ -8,6 +8,9 @@ chunks, the coordinates and the chunks of a run, the sizes of up to four axes, a
 parameter and in the gradient. Those of a tensor with tiles are its row, the height and the width of a tile, rows and
 columns of a matrix, tiles down and across, and the strides of matrices, rows and columns in the parameter, the gradient
 and the memory.
+
+Loops over a number that is known on the device alone are `while` loops, because the interpreters of some versions of
+Triton cannot count in `range` with NumPy 2.4.
 """
 
 import triton
@@ -143,9 +146,11 @@ def add_sums(
     finite = 1.0
     for number in tl.static_range(SUMS):
         total = tl.zeros((BLOCK,), tl.float32)
-        for start in range(begin, end, BLOCK):
+        start = begin
+        while start < end:
             place = start + tl.arange(0, BLOCK)
             total += tl.load(partials + number * count + place, mask=place < end, other=0.0)
+            start += BLOCK
         result = tl.sum(total, 0)
         tl.store(rows + (first + number) * tensors + tensor, result)
         finite = tl.where((result - result) == 0.0, finite, 0.0)
@@ -167,9 +172,11 @@ def settle(
 ):
     """Decides whether the step is taken, counts it, and gives sums over the network to all tensors."""
     finite = tl.zeros((BLOCK,), tl.float32) + 1.0
-    for start in range(0, tensors, BLOCK):
+    start = tensors * 0
+    while start < tensors:
         tensor = start + tl.arange(0, BLOCK)
         finite = tl.minimum(finite, tl.load(checks + tensor, mask=tensor < tensors, other=1.0))
+        start += BLOCK
     taken = tl.min(finite, 0)
     steps = tl.load(step)
     refused = tl.load(skipped)
@@ -177,20 +184,26 @@ def settle(
     tl.debug_barrier()
     tl.store(step, steps + taken.to(tl.int64))
     tl.store(skipped, refused + 1 - taken.to(tl.int64))
-    for start in range(0, tensors, BLOCK):
+    start = tensors * 0
+    while start < tensors:
         tensor = start + tl.arange(0, BLOCK)
         tl.store(rows + tensors + tensor, taken + tl.zeros((BLOCK,), tl.float32), mask=tensor < tensors)
+        start += BLOCK
     for number in tl.static_range(SUMS):
         terms = rows + (first + number) * tensors
         total = tl.zeros((BLOCK,), tl.float32)
-        for start in range(0, tensors, BLOCK):
+        start = tensors * 0
+        while start < tensors:
             tensor = start + tl.arange(0, BLOCK)
             total += tl.load(terms + tensor, mask=tensor < tensors, other=0.0)
+            start += BLOCK
         result = tl.sum(total, 0) + tl.zeros((BLOCK,), tl.float32)
         tl.debug_barrier()
-        for start in range(0, tensors, BLOCK):
+        start = tensors * 0
+        while start < tensors:
             tensor = start + tl.arange(0, BLOCK)
             tl.store(terms + tensor, result, mask=tensor < tensors)
+            start += BLOCK
 
 
 @triton.jit
