@@ -13,12 +13,14 @@ from ..frozen import library_versions
 ROOT = pathlib.Path(__file__).parents[1]
 PARTS = ("cell", "exporters", "frozen", "program", "step", "verify")
 """The folders of the compiler, which decide the bytes of a package and whether it is correct."""
+OPTIONAL = ("torch", "triton")
+"""Libraries that need not be there. Without Triton a package has no kernels."""
 
 
 @functools.cache
 def fingerprint() -> str:
     """The sha256 of the compiler's version and sources, and of the versions of the libraries that it runs on."""
-    digest = hashlib.sha256(json.dumps([version(), library_versions(), _torch_version()]).encode())
+    digest = hashlib.sha256(json.dumps([version(), library_versions(), *map(_version_of, OPTIONAL)]).encode())
     digest.update(sources_digest(ROOT))
     return digest.hexdigest()
 
@@ -41,8 +43,9 @@ def _sources(root: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for part in PARTS for path in (root / part).rglob("*.py"))
 
 
-def _torch_version() -> str | None:
+def _version_of(distribution: str) -> str | None:
+    """None where it is not installed."""
     try:
-        return importlib.metadata.version("torch")
+        return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None

@@ -1,11 +1,12 @@
 """Other sources of the compiler have another fingerprint."""
 
+import importlib.metadata
 import pathlib
 import shutil
 
 import pytest
 
-from mnemo_compile.compiled._fingerprint import PARTS, ROOT, sources_digest
+from mnemo_compile.compiled._fingerprint import fingerprint, OPTIONAL, PARTS, ROOT, sources_digest
 
 
 @pytest.fixture
@@ -33,3 +34,18 @@ def test_any_change_of_a_file_changes_it(sources: pathlib.Path, part: str) -> No
     (path.with_name("_renamed.py")).unlink()
     digests.add(sources_digest(sources))
     assert len(digests) == 5
+
+
+@pytest.mark.parametrize("library", OPTIONAL)
+def test_another_version_of_a_library_changes_it(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    """Also one that is not there, as kernels are written only where Triton can verify them."""
+    version = importlib.metadata.version
+
+    def found(name: str) -> str:
+        if name == library:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    before = fingerprint.__wrapped__()
+    monkeypatch.setattr(importlib.metadata, "version", found)
+    assert fingerprint.__wrapped__() != before
