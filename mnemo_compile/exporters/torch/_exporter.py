@@ -1,6 +1,7 @@
 """The torch target: a package with a `torch.optim.Optimizer`, and the phases as plain torch code."""
 
 import dataclasses
+import logging
 import pathlib
 
 from ...errors import MissingExtraError
@@ -24,6 +25,8 @@ from ._export import TorchExport
 from ._interpreted import can_interpret
 from ._primitives import TABLE
 from .kernels import kernel_source
+
+_LOGGER = logging.getLogger(__name__)
 
 PACKAGE = PythonPackage(
     target="torch",
@@ -52,7 +55,14 @@ class TorchExporter(AbstractExporter):
         return PACKAGE.target
 
     def emit(self, frozen: FrozenCell, compiled: CompiledCell, folder: pathlib.Path) -> None:
-        kernels, source = kernel_source(compiled, f"{frozen.name} {frozen.version}") if can_interpret() else ((), "")
+        kernels, source = kernel_source(compiled, f"{frozen.name} {frozen.version}")
+        if kernels and not can_interpret():
+            _LOGGER.warning(
+                "Triton is not installed, so that kernels cannot be verified and the torch package of %s has none, "
+                "which makes it slower on a GPU; install triton",
+                frozen.name,
+            )
+            kernels = ()
         text = f"{self.text(frozen, compiled)}KERNELS = {literal(kernels)}\n"
         PACKAGE.write(frozen, compiled, text, folder, {"_kernels.py": source} if kernels else {})
 

@@ -247,6 +247,19 @@ def test_kernels_are_refused_where_they_cannot_run(tiled: ModuleType, monkeypatc
         tiled.Mnemosyne(params, backend="triton")
 
 
+def test_kernels_that_cannot_be_verified_are_not_written(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mnemo_compile.exporters.torch._exporter.can_interpret", lambda: False)
+    frozen: Any = types.SimpleNamespace(name="bare", version="1.0.0", digest="0" * 64)
+    TorchExporter().emit(frozen, compile_cell(cell_of("prior")), tmp_path)
+    assert not (tmp_path / "bare" / "_kernels.py").exists()
+    assert "the torch package of bare has none" in caplog.text
+    optimizer = load_package(tmp_path / "bare").Mnemosyne
+    with pytest.raises(ValueError, match="this package has no Triton kernels"):
+        optimizer([nn.Parameter(torch.ones(3))], backend="triton")
+
+
 def test_two_processes_step_as_one_by_kernels(tiled_folder: pathlib.Path) -> None:
     run(2, "kernels", tiled_folder)
 
