@@ -139,8 +139,8 @@ def no_parameters(make: Make) -> None:
     transformation.update(gradients(), transformation.init(params()))
 
 
-def hyperparameters_without_static_ones(make: Make) -> None:
-    optax.inject_hyperparams(make)().init(params())
+def an_injected_block_size(make: Make) -> None:
+    optax.inject_hyperparams(make)(block_size=64).init(params())
 
 
 def the_name_of_the_rate(make: Make) -> None:
@@ -164,8 +164,8 @@ CANNOT: dict[str, tuple[Callable[[Make], None], type[Exception], str, str]] = {
         "mnemosyne needs the parameters",
         "Steps are relative to the size of a parameter.",
     ),
-    "all hyperparameters injected": (
-        hyperparameters_without_static_ones,
+    "a block size that is injected": (
+        an_injected_block_size,
         ValueError,
         "block_size must not be traced; name it in the static_args",
         "A block size is a shape, and shapes are known when a program is compiled.",
