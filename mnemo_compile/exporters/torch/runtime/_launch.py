@@ -93,8 +93,9 @@ class Launcher:
         self._places: list[int] = []
         self._alignment: np.ndarray | None = None
         self._given: list[list[float]] = []
+        self._reserves: dict[int, Tensor] = {}
         self._kept: list[Tensor] = []
-        """What a graph that was captured reads each time."""
+        """What graphs that were captured read each time."""
 
     def _numbers(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float32, device=self.device)
@@ -124,6 +125,8 @@ class Launcher:
 
         Pairs of a parameter and its copy, which is to be written back.
         """
+        if self.device.type == "cuda":
+            self._make_reserves()
         params, grads = tensors["param"], tensors["grad"]
         layout = [(p.stride(), g.stride(), p.dtype, g.dtype) for p, g in zip(params, grads, strict=True)]
         has_changed = layout != self._layout
@@ -166,11 +169,25 @@ class Launcher:
 
     def _upload(self, values: np.ndarray, target: Tensor) -> None:
         source = torch.from_numpy(np.ascontiguousarray(values))
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
             source = source.pin_memory()
-            if torch.cuda.is_current_stream_capturing():
-                self._kept.append(source)
+        elif self.device.type == "cuda":
+            reserve = self._reserves.pop(id(target), None)
+            if reserve is None:
+                raise RuntimeError(
+                    "tensors have moved again while CUDA graphs are captured; take a step outside of a graph before "
+                    "another one is captured"
+                )
+            source = reserve.copy_(source)
+            self._kept.append(source)
         target.copy_(source, non_blocking=True)
+
+    def _make_reserves(self) -> None:
+        """Memory for a graph that is captured later: a graph reads it each time, and none may be allocated then."""
+        if len(self._reserves) < 2 and not torch.cuda.is_current_stream_capturing():
+            for target in (self.pointers, self.options):
+                if id(target) not in self._reserves:
+                    self._reserves[id(target)] = torch.empty_like(target, device="cpu", pin_memory=True)
 
     def _members(self, tensors: Mapping[str, list[Tensor]]) -> list[Member]:
         return [
