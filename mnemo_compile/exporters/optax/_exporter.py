@@ -5,6 +5,7 @@ import pathlib
 
 from ...frozen import FrozenCell
 from ...program import CompiledCell, is_pointwise, optimise, unstack
+from ...step import Phase
 from ...verify import AbstractExport
 from .._interface import AbstractExporter
 from ..python import load_package, package_name, PythonPackage, render
@@ -45,11 +46,16 @@ class OptaxExporter(AbstractExporter):
         cell = lowered(compiled)
         rounds = [body for program in cell.programs.values() for body in bodies(program)]
         functions = [render(body, RENDERERS, PACKAGE.target, PACKAGE.array) for body in rounds]
-        any_shape = f"ANY_SHAPE = {is_of_any_shape(cell.programs['update'])}\n"
+        written = [cell.programs[phase.name] for phase in compiled.plan if _writes_chunks(phase)]
+        any_shape = f"ANY_SHAPE = {all(map(is_of_any_shape, written))}\n"
         return "\n\n".join([PACKAGE.phases(frozen, cell), *functions, any_shape])
 
     def open(self, frozen: FrozenCell, folder: pathlib.Path) -> AbstractExport:
         return OptaxExport(load_package(folder / package_name(frozen)))
+
+
+def _writes_chunks(phase: Phase) -> bool:
+    return phase.rows == "chunks" and phase.reduce is None
 
 
 def lowered(compiled: CompiledCell) -> CompiledCell:
@@ -59,7 +65,7 @@ def lowered(compiled: CompiledCell) -> CompiledCell:
     """
     programs = {name: roll(program) for name, program in compiled.programs.items()}
     for phase in compiled.plan:
-        if phase.rows == "chunks" and phase.reduce is None:
+        if _writes_chunks(phase):
             program = optimise(compiled.programs[phase.name], [unstack])
             if is_pointwise(program):
                 programs[phase.name] = program

@@ -95,7 +95,9 @@ def test_a_slot_is_stored_for_the_roles_and_in_the_dtype_that_the_cell_says(opti
     for param, other in zip(params, others, strict=True):
         other.grad = param.grad
     plain.step()
-    assert torch.equal(params[1], others[1]) and not torch.equal(params[3], others[3])
+    # Packs of other tensors add in another order.
+    torch.testing.assert_close(params[1], others[1], rtol=1e-5, atol=0)
+    assert not torch.allclose(params[3], others[3], rtol=1e-5, atol=0)
 
     saved = optimizer.state_dict()
     restored = optimizers["levels"]([{"params": params[:3]}, {"params": params[3:], "role": "embedding"}])

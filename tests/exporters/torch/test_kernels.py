@@ -62,7 +62,7 @@ def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def laid_out(values: Tensor, kind: str) -> Tensor:
     """The same numbers in another place of memory."""
     if kind == "transposed" and values.dim() > 1:
-        return values.transpose(0, -1).contiguous().transpose(0, -1)
+        return values.transpose(0, -1).clone(memory_format=torch.contiguous_format).transpose(0, -1)
     if kind == "every second" and values.dim():
         return torch.stack([values, values], dim=-1)[..., 0]
     if kind == "offset":

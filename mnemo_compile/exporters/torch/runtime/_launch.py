@@ -204,7 +204,7 @@ class Launcher:
     def _plan_launches(self, tensors: Mapping[str, list[Tensor]]) -> None:
         members = [member for member in self._members(tensors) if member.param.numel()]
         untiled = [member for member in members if member.matrices is None]
-        self.sizes = self._sizes("update", untiled) or self._sizes("update", members)
+        self.sizes = self._sizes(untiled) or self._sizes(members)
         self.measured = chunk_launches(members, _chunks(_BLOCKS[0][0]) * _STEPS, self.device, updates=False)
         self.updated = chunk_launches(untiled, self.sizes["CHUNKS"], self.device, updates=True)
         self.tiled = tile_launches([member for member in members if member.matrices is not None], self.device)
@@ -217,8 +217,9 @@ class Launcher:
         height = max(sum(math.prod(ROWS[name][1:]) for name in names) for names in SUMS.values())
         self.partials = self._numbers(height, self.blocks)
 
-    def _sizes(self, name: str, members: Sequence[Member]) -> Options:
-        """Sizes of a block of chunks."""
+    def _sizes(self, members: Sequence[Member]) -> Options:
+        """Sizes of a block of chunks in the phase that writes them."""
+        (name,) = (phase.name for phase in PHASES if phase.rows == "chunks" and phase.reduce is None)
         candidates = [{"CHUNKS": _chunks(size), "num_warps": warps} for size, warps in _BLOCKS]
         if not members:
             return {}
