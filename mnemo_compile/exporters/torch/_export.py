@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -40,11 +40,11 @@ class TorchExport(AbstractExport):
 
     def phase(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if name.startswith(FORM):
-            with _one_thread():
+            with self.package._step.one_thread():
                 return self.interpreter.run(name.removeprefix(FORM), inputs)
         env = {key: self.torch.tensor(value) for key, value in inputs.items()}
         prepare = f"prepare_{name.removeprefix('fused_')}"
-        with _one_thread():
+        with self.package._step.one_thread():
             if prepare in self.phases.INPUTS:
                 env.update(self._run(prepare, env))
             outputs = self._run(name, env)
@@ -64,30 +64,24 @@ class TorchExport(AbstractExport):
             total_steps=total_steps,
             block_size=_BLOCK_SIZE,
         )
-        return _Rollout(tensors, optimizer)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Runs torch on one thread, because threads cost more than they save on the small tensors of verification."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        return _Rollout(tensors, optimizer, self.package._step.one_thread)
 
 
 class _Rollout(AbstractRollout):
-    def __init__(self, tensors: list[Any], optimizer: Any):
+    def __init__(
+        self,
+        tensors: list[Any],
+        optimizer: Any,
+        one_thread: Callable[[], contextlib.AbstractContextManager[None]],
+    ):
+        # Threads cost more than they save on the small tensors of verification.
+        self.one_thread = one_thread
         self.tensors = tensors
         self.optimizer = optimizer
 
     def step(self, grads: Sequence[np.ndarray]) -> list[np.ndarray]:
         for tensor, grad in zip(self.tensors, grads, strict=True):
             tensor.grad = tensor.new_tensor(grad)
-        with _one_thread():
+        with self.one_thread():
             self.optimizer.step()
         return [tensor.detach().numpy().copy() for tensor in self.tensors]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mnemo_compile.cell import cell_config
 from mnemo_compile.exporters.optax import OptaxExporter
 from mnemo_compile.exporters.python import load_package
 from mnemo_compile.frozen import FrozenCell
@@ -27,3 +28,12 @@ def package_of(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> 
         return package
 
     return package_of
+
+
+@pytest.fixture(scope="session")
+def prior(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The package of a Mnemosyne without a network."""
+    folder = tmp_path_factory.mktemp("prior")
+    cell = cell_config({"kind": "mnemosyne", "network": False}).build()
+    OptaxExporter().emit(frozen, compile_cell(cell), folder)
+    return load_package(folder / "small_cell")

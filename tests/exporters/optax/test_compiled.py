@@ -13,20 +13,6 @@ import optax
 import pytest
 
 from benchmarks._optax_step import compiled_figures, Figures, gpt, optimizer_step
-from mnemo_compile.cell import cell_config
-from mnemo_compile.exporters.optax import OptaxExporter
-from mnemo_compile.exporters.python import load_package
-from mnemo_compile.frozen import FrozenCell
-from mnemo_compile.program import compile_cell
-
-
-@pytest.fixture(scope="module")
-def prior(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The package of a Mnemosyne without a network."""
-    folder = tmp_path_factory.mktemp("prior")
-    cell = cell_config({"kind": "mnemosyne", "network": False}).build()
-    OptaxExporter().emit(frozen, compile_cell(cell), folder)
-    return load_package(folder / "small_cell")
 
 
 def figures(transformation: Any) -> Figures:

@@ -10,11 +10,7 @@ import optax
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mnemo_compile.cell import cell_config, PriorConfig
-from mnemo_compile.exporters.optax import OptaxExporter
-from mnemo_compile.exporters.python import load_package
-from mnemo_compile.frozen import FrozenCell
-from mnemo_compile.program import compile_cell
+from mnemo_compile.cell import PriorConfig
 from mnemo_compile.step import describe, reference
 from mnemo_compile.step.reference import layout_of
 from tests.cells import cell_of
@@ -210,15 +206,6 @@ def test_a_bad_gradient_gives_a_right_step_or_none(package_of: Any, kind: str) -
         assert_close(after, params, 0)
     else:
         assert all(np.any(after[str(shape)] != 1) for shape in [(129, 129), (13, 12)])
-
-
-@pytest.fixture(scope="module")
-def prior(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The package of a Mnemosyne without a network."""
-    folder = tmp_path_factory.mktemp("prior")
-    cell = cell_config({"kind": "mnemosyne", "network": False}).build()
-    OptaxExporter().emit(frozen, compile_cell(cell), folder)
-    return load_package(folder / "small_cell")
 
 
 def test_whether_a_network_is_pretrained_is_an_option(prior: Any) -> None:

@@ -246,6 +246,13 @@ def check_kernels(make: Make) -> None:
             optimizer.step()
         results.append({name: whole(param) for name, param in params.items()})
     assert_close(results[1], results[0])
+    # All processes but one hold nothing.
+    held = nn.Parameter(
+        distribute_tensor(torch.ones(1, 7), init_device_mesh("cpu", (dist.get_world_size(),)), [Shard(0)])
+    )
+    held.grad = torch.ones_like(held)
+    package.Mnemosyne([("norm.weight", held)], backend="triton").step()
+    assert not torch.equal(whole(held), torch.ones(1, 7))
 
 
 def check_refusals(make: Make) -> None:

@@ -14,7 +14,7 @@ from ._step import is_fake
 BACKENDS = ("torch", "compiled", "triton")
 LARGE = 8 << 20
 """From so many coordinates on, compiled functions are the default on a CPU. They save about 5 ms per million and step
-(mnemosyne-elementwise on one core), so that the ten seconds of compiling come back within 250 steps."""
+(mnemosyne-elementwise on one core), so that a minute of compiling comes back within 1,500 steps."""
 _ONE_THREAD = 16384
 """From twice as many numbers on, torch divides operations among threads, whose start may take longer than they do."""
 _failures: list[str] = []

@@ -204,7 +204,7 @@ class Launcher:
     def _plan_launches(self, tensors: Mapping[str, list[Tensor]]) -> None:
         members = [member for member in self._members(tensors) if member.param.numel()]
         untiled = [member for member in members if member.matrices is None]
-        self.sizes = self._sizes(untiled) or self._sizes(members)
+        self.sizes = self._sizes(untiled or members)
         self.measured = chunk_launches(members, _chunks(_BLOCKS[0][0]) * _STEPS, self.device, updates=False)
         self.updated = chunk_launches(untiled, self.sizes["CHUNKS"], self.device, updates=True)
         self.tiled = tile_launches([member for member in members if member.matrices is not None], self.device)
@@ -222,7 +222,8 @@ class Launcher:
         (name,) = (phase.name for phase in PHASES if phase.rows == "chunks" and phase.reduce is None)
         candidates = [{"CHUNKS": _chunks(size), "num_warps": warps} for size, warps in _BLOCKS]
         if not members:
-            return {}
+            # This process holds nothing.
+            return candidates[0]
         (launch, *_) = chunk_launches(members[:1], candidates[0]["CHUNKS"], self.device, updates=True)
         arguments = {**self._tables(launch, name), **self._common()}
         with self._guard:

@@ -289,7 +289,7 @@ class Bucket:
         if self.partition.tiles:
             for phase in phases:
                 self._prepare(phase)
-        alone = _one_thread() if self.small else contextlib.nullcontext()
+        alone = one_thread() if self.small else contextlib.nullcontext()
         with alone, matmul_precision(self.precision, self.device.type):
             for block in self.partition.tiles:
                 self._run_block(phases, block)
@@ -511,7 +511,7 @@ class Bucket:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Products of small matrices would wake other threads, which may have to wait for a processor."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

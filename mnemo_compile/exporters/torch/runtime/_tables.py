@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import _kernel_parts
 from ._layout import chunk_count, chunk_run
 from ._parts import Matrices, Shape
 from ._phases import CHUNK_LENGTH, MEMORY
@@ -15,8 +16,7 @@ from ._tiles import contiguous_strides, matrix_strides
 
 AXES = 4
 """Axes of a tensor whose coordinates are not consecutive, after axes that lie together are one."""
-COLUMNS = 20
-"""Numbers of a tensor in a table. `_kernel_parts` tells them."""
+COLUMNS = int(_kernel_parts.COLUMNS.value)
 _ALIGNED = 16
 """Bytes that a thread reads at once."""
 _FOUR = 4
