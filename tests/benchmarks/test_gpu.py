@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+import mnemo_compile as mnemo
 from mnemo_compile.exporters.torch import TorchExporter
-from mnemo_compile.frozen import load_bundle
 from mnemo_compile.program import compile_cell
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -21,7 +21,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
 
 
 def test_every_network(tmp_path: pathlib.Path) -> None:
-    frozen = load_bundle(ROOT / "mnemo_compile" / "zoo" / "models" / "mnemosyne-base" / "0.7.0")
+    frozen = mnemo.load("mnemosyne-base")
     (tmp_path / "package").mkdir()
     TorchExporter().emit(frozen, compile_cell(frozen.cell()), tmp_path / "package")
     command = [sys.executable, "-c", BLOCKED, "all", str(tmp_path / "package"), "--out", str(tmp_path / "out")]

@@ -5,14 +5,12 @@ import pathlib
 import pytest
 import torch
 
+import mnemo_compile as mnemo
 from benchmarks.kernels import counts
 from benchmarks.step import vision_transformer
 from mnemo_compile.exporters.python import load_package
 from mnemo_compile.exporters.torch import TorchExporter
-from mnemo_compile.frozen import load_bundle
 from mnemo_compile.program import compile_cell
-
-MODELS = pathlib.Path(__file__).parents[2] / "mnemo_compile" / "zoo" / "models"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +24,7 @@ MODELS = pathlib.Path(__file__).parents[2] / "mnemo_compile" / "zoo" / "models"
     ],
 )
 def test_kernels_cost_what_their_tables_say(tmp_path: pathlib.Path, model: str, dtype: torch.dtype, moved: int) -> None:
-    frozen = load_bundle(MODELS / model / "0.7.0")
+    frozen = mnemo.load(model)
     TorchExporter().emit(frozen, compile_cell(frozen.cell()), tmp_path)
     package = load_package(tmp_path / model.replace("-", "_"))
     few, many = (counts(package, vision_transformer(256, depth, 16, 1000), dtype) for depth in (2, 9))

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+import mnemo_compile as mnemo
 from mnemo_compile.exporters.torch import TorchExporter
-from mnemo_compile.frozen import load_bundle
 from mnemo_compile.program import compile_cell
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -30,7 +30,7 @@ HANG = CRASH.replace("import os", "import time").replace("os._exit(3)", "time.sl
 def exports(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("exports")
     for cell in CELLS:
-        frozen = load_bundle(ROOT / "mnemo_compile" / "zoo" / "models" / cell / "0.7.0")
+        frozen = mnemo.load(cell)
         TorchExporter().emit(frozen, compile_cell(frozen.cell()), folder)
     return folder
 

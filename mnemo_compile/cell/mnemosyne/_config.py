@@ -48,10 +48,13 @@ class PriorConfig(pydantic.BaseModel):
     """Weight of this step's gradient in the direction, which is added to the gradient that memory recalls."""
     guard: Annotated[float, pydantic.Field(ge=0, le=2)] = 0.25
     """Power of the gradient's norm over its peak that steps shrink with."""
-    small_start: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.75
-    """Steps of a tensor grow with this power of its first root mean square over the usual one, if that is below 1."""
+    small_start: Annotated[float, pydantic.Field(ge=0, le=4)] = 2.0
+    """Steps of a tensor grow with this power of its first root mean square over `small_from` of the usual one, if that
+    is below 1."""
+    small_from: UpToOne = 0.4
+    """Fraction of the usual root mean square below which a tensor starts small on purpose."""
     large_start: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0
-    """The same power where the first root mean square is above the usual one."""
+    """Steps of a tensor grow with this power of its first root mean square over the usual one, if that is above 1."""
     warm_up: Fraction = 0.05
     """Fraction of the horizon over which the step grows from zero."""
     annealing: Literal["cosine", "linear"] = "linear"

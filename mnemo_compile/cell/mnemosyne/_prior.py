@@ -25,6 +25,8 @@ LEAST_RATIO = 1e-4
 """Lower bound of the gradient's norm over its peak."""
 LEAST_REFERENCE = 0.02
 """A tensor whose first root mean square is below this fraction of the usual one counts as one that starts at zero."""
+LEAST_GROWTH = 0.1
+"""A small start shrinks steps to this fraction at the most."""
 GAIN_SPREAD = 1e-4
 """A vector is a trained gain if its variance is more than this fraction of its squared mean, and at most a quarter.
 The gains of a new network are all 1, and its biases are zero, or random around zero."""
@@ -70,9 +72,9 @@ class Guard(NamedTuple):
 class Prior(eqx.Module):
     """A hand-designed optimizer: the sizes of its steps, their schedule, and how they scale. Its numbers are weights.
 
-    Tiled matrices and heads move relative to the usual root mean square of their size. One that starts smaller, as on
-    purpose before sines, moves less. One that starts larger, or has grown, takes no larger steps, which would make it
-    grow further.
+    Tiled matrices and heads move relative to the usual root mean square of their size. One that starts far smaller, as
+    on purpose before sines, moves less. One that starts larger, or has grown, takes no larger steps, which would make
+    it grow further.
     """
 
     log_steps: Float[Array, " roles"]
@@ -86,7 +88,9 @@ class Prior(eqx.Module):
     guard_power: Float[Array, ""]
     """Power of the gradient's norm over its peak that steps shrink with."""
     start_powers: Float[Array, "2"]
-    """Powers of the first root mean square over the usual one that steps grow with: below 1, and above 1."""
+    """Powers of a small first root mean square, and of one above the usual, that steps grow with."""
+    log_small: Float[Array, ""]
+    """Logarithm of the fraction of the usual root mean square below which the first one is small."""
     anneal: Callable[[PerTensor], PerTensor] = eqx.field(static=True)
     """Fraction of the step that remains, from the progress."""
     is_tiled: bool = eqx.field(static=True)
@@ -98,6 +102,7 @@ class Prior(eqx.Module):
         self.log_last = jnp.array(math.log(config.last_step))
         self.guard_power = jnp.array(config.guard)
         self.start_powers = jnp.array([config.small_start, config.large_start])
+        self.log_small = jnp.array(math.log(config.small_from))
         self.anneal = {"cosine": cosine, "linear": linear}[config.annealing]
         self.is_tiled = config.tile > 0
 
@@ -156,8 +161,10 @@ class Prior(eqx.Module):
         if self.is_tiled:
             # A tensor that starts at zero has no size of its own.
             start = jnp.log(jnp.where(first_rms < LEAST_REFERENCE * usual, usual, first_rms) / usual)
-            power = jnp.where(start < 0, self.start_powers[0], self.start_powers[1])
-            reference = jnp.where(has_role(role, (*TILED, "head")), usual * jnp.exp(power * start), reference)
+            small = self.start_powers[0] * jnp.minimum(start - self.log_small, 0)
+            large = self.start_powers[1] * jnp.maximum(start, 0)
+            growth = jnp.exp(jnp.maximum(small, math.log(LEAST_GROWTH)) + large)
+            reference = jnp.where(has_role(role, (*TILED, "head")), usual * growth, reference)
         log_step = total([self.log_steps[i] * (role == i).astype(role.dtype) for i in range(len(ROLES))])
         step = jnp.exp(log_step) * reference * factor * self.timing(tensors.clock, age).schedule
         has_begun = ((age > 0) | (tensors.moments["square"] > 0)).astype(age.dtype)
