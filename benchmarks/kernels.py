@@ -1,10 +1,11 @@
 """Launches, traffic and extra memory of a step by Triton kernels, counted without a GPU.
 
-python -m benchmarks.kernels                    # mnemosyne-elementwise and mnemosyne-base, ViT-B/16 and ViT-H/14
+python -m benchmarks.kernels                    # three cells, ViT-B/16 and ViT-H/14
 
-Launches are those of a step whose tensors have not moved since the last one. Bytes per parameter are what kernels ask
-of memory; what a tile reads again after its polar factor is counted apart, because a cache holds it. Extra memory is
-what tables, sums and numbers of tensors take beyond parameters, gradients and state.
+Launches are those of a step whose tensors have not moved since the last one. Phases with a network run in torch, and an
+operation of torch counts as one launch, though a few take more. Bytes per parameter are what kernels over all
+coordinates ask of memory; what a tile reads again after its polar factor is counted apart, because a cache holds it.
+Extra memory is what tables, sums and numbers of tensors take beyond parameters, gradients and state.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import math
 import os
 import pathlib
 import tempfile
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.step import Shapes, vision_transformer
 
@@ -25,8 +26,16 @@ NETWORKS: dict[str, Shapes] = {
 }
 
 
-def launcher_of(package: Any, shapes: Shapes, dtype: Any) -> Any:
-    """The tables for tensors of these shapes, whose numbers are never read."""
+class Step(NamedTuple):
+    """A step over tensors whose numbers are never read."""
+
+    launcher: Any
+    bucket: Any
+    options: dict[str, list[float]]
+
+
+def step_over(package: Any, shapes: Shapes, dtype: Any) -> Step:
+    """The step over tensors of these shapes."""
     import torch
 
     launch, parts, partition = (
@@ -37,26 +46,61 @@ def launcher_of(package: Any, shapes: Shapes, dtype: Any) -> Any:
     facts = [parts.Facts(shape, name, None, 0) for name, shape in zip(names, shapes, strict=True)]
     device = torch.device("cpu")
     cut = partition.Partition(facts, shapes, 131072, 131072, False, device, torch.float32)
-    made = launch.Launcher(cut, facts, shapes, device)
-    ordered = [shapes[place] for place in cut.order]
+    launcher = launch.Launcher(cut, facts, shapes, device)
     # Memory that is not written takes no space.
-    tensors = {name: [torch.empty(shape, dtype=dtype) for shape in ordered] for name in ("param", "grad")}
+    tensors = {name: [torch.empty(shape, dtype=dtype) for shape in shapes] for name in ("param", "grad")}
     for slot in phases.MEMORY:
         key = f"memory.{slot.name}"
-        tensors[key] = [torch.empty(shape, dtype=getattr(torch, slot.dtype)) for shape in ordered]
-    made.refresh(tensors, [torch.zeros(64) for _ in shapes])
-    return made
+        tensors[key] = [
+            torch.empty(slot.tensor_shape(shape, phases.CHUNK_LENGTH), dtype=getattr(torch, slot.dtype))
+            for shape in shapes
+        ]
+    states = [torch.zeros(sum(map(math.prod, phases.STATE.values()))) for _ in shapes]
+    bucket = launcher.bucket(cut, tensors, states, torch.float32, "bfloat16", None)
+    return Step(launcher, bucket, {name: [1.0] for name in launch.OPTIONS})
+
+
+def launches(step: Step) -> tuple[int, int]:
+    """Launches of kernels, and operations of torch, of a step like the one before it."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Operations(TorchDispatchMode):
+        """Counts operations that compute something."""
+
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            is_free = func.is_view or func.namespace == "profiler" or "empty" in func.name() or "split" in func.name()
+            self.count += not is_free
+            return func(*args, **(kwargs or {}))
+
+    kernels = 0
+
+    def start(*arguments: Any, **others: Any) -> None:
+        nonlocal kernels
+        kernels += 1
+
+    step.launcher._start = start
+    clock, skipped = (torch.zeros((), dtype=torch.int64) for _ in range(2))
+    operations = Operations()
+    for _ in range(2):
+        kernels = operations.count = 0
+        with operations:
+            step.bucket.begin(clock, step.options)
+            step.bucket.take(skipped)
+    return kernels, operations.count
 
 
 def counts(package: Any, shapes: Shapes, dtype: Any) -> dict[str, float]:
     """What a step over tensors of these shapes costs."""
     import torch
 
-    made = launcher_of(package, shapes, dtype)
-    phases, step = package._phases, package._step
-    of_tensors = sum(phase.rows == "tensors" and phase.name in phases.KERNELS for phase in step.PHASES)
-    launches = len(made.measured) + 1 + of_tensors + 1 + len(made.updated) + len(made.tiled)
-    arrays = [value for value in vars(made).values() if isinstance(value, torch.Tensor)]
+    step = step_over(package, shapes, dtype)
+    kernels, operations = launches(step)
+    made, phases = step.launcher, package._phases
+    owners = (made, made.samples, *made.samples.packs)
+    arrays = [value for owner in owners for value in vars(owner).values() if isinstance(value, torch.Tensor)]
     arrays += [
         array
         for launch in (*made.measured, *made.updated, *made.tiled)
@@ -74,7 +118,8 @@ def counts(package: Any, shapes: Shapes, dtype: Any) -> dict[str, float]:
         again += size * (number + memory) if made.matrices[row] is not None else 0
     return {
         "tensors": len(shapes),
-        "launches": launches,
+        "launches": kernels + operations,
+        "by torch": operations,
         "bytes per parameter": moved / total,
         "read again": again / total,
         "extra MiB": sum(array.numel() * array.element_size() for array in arrays) / 2**20,
@@ -90,10 +135,10 @@ def main() -> None:
     from mnemo_compile.program import compile_cell
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--refs", nargs="+", default=["mnemosyne-elementwise", "mnemosyne-base"])
+    parser.add_argument("--refs", nargs="+", default=["mnemosyne-elementwise", "mnemosyne-base", "mnemosyne-tiny"])
     arguments = parser.parse_args()
-    print("| cell | network | dtype | tensors | launches | bytes per parameter | read again | extra MiB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| cell | network | dtype | tensors | launches | by torch | bytes per parameter | read again | extra MiB |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for ref in arguments.refs:
         frozen = mnemo.load(ref)
         with tempfile.TemporaryDirectory() as folder:

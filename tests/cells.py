@@ -183,6 +183,49 @@ class Levels(AbstractCell):
         return 0.01 * context["size"]
 
 
+class Sampled(AbstractCell):
+    """A summary of memory of every kind: of coordinates and chunks, narrow, and of some roles only."""
+
+    config: Any = eqx.field(static=True, default=None)
+    chunk_length: int = eqx.field(static=True, default=8)
+    sample_chunks: int = eqx.field(static=True, default=3)
+    memory_slots: tuple[MemorySlot, ...] = eqx.field(
+        static=True,
+        default=(
+            MemorySlot("narrow", dtype="bfloat16"),
+            MemorySlot("pair", (2,)),
+            MemorySlot("own", roles=OWN),
+            MemorySlot("peaks", (3,), per="chunk", roles=OWN),
+        ),
+    )
+
+    def measure(self, param: Array, grad: Array) -> Named:
+        return {"square": sum_of_squares(grad)}
+
+    def encode(self, chunks: Chunks, tensors: Tensors) -> Named:
+        memory = chunks.memory
+        memories = jnp.sum(memory["pair"], axis=2) + memory["own"] + memory["narrow"]
+        return {
+            "size": jnp.sum(jnp.tanh(memories + chunks.param + chunks.grad), axis=1)
+            + jnp.tanh(jnp.sum(memory["peaks"], axis=1)),
+            "count": jnp.sum(chunks.valid.astype(chunks.grad.dtype), axis=1),
+        }
+
+    def recall(self, tensors: Tensors) -> tuple[Named, Named]:
+        mean = tensors.summary["size"] / tensors.summary["count"]
+        return {"size": (1 + 0.1 * jnp.tanh(mean)) / (1 + log_mean_square(tensors))}, {}
+
+    def decode(self, chunks: Chunks, context: Rows) -> tuple[Array, Named]:
+        memory, small = chunks.memory, jnp.tanh(chunks.grad)
+        narrow = 0.9 * memory["narrow"] + small
+        pair = 0.5 * memory["pair"] + jnp.stack([small, 0.3 * chunks.param], axis=2)
+        own = 0.8 * memory["own"] + jnp.abs(small)
+        mean = jnp.sum(small, axis=1)
+        peaks = 0.9 * memory["peaks"] + jnp.stack([mean, jnp.tanh(mean), mean * mean], axis=1)
+        step = 0.01 * context["size"][:, None] * (pair[:, :, 0] + narrow + own + 0.1 * peaks[:, 2:])
+        return step, {"narrow": narrow, "pair": pair, "own": own, "peaks": peaks}
+
+
 class Tiled(AbstractCell):
     """Two memories of the gradient, one of them in bfloat16, small tiles, and a step that depends on the tensor."""
 
@@ -302,7 +345,7 @@ def cell_of(kind: str) -> AbstractCell:
         return learned(cell_config(EVERYTHING).build())
     if kind == "prior":
         return cell_config(PRIOR).build()
-    made = {"bare": Bare, "trio": Trio, "tracks": Tracks, "levels": Levels, "tiled": Tiled}
+    made = {"bare": Bare, "trio": Trio, "tracks": Tracks, "levels": Levels, "tiled": Tiled, "sampled": Sampled}
     if kind in made:
         return made[kind]()
     if kind == "lstm":

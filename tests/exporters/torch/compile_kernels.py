@@ -22,11 +22,20 @@ CONSTANTS: dict[str, dict[str, Any]] = {
     "recall": {"BLOCK": 128},
     "add_sums": {"SUMS": 3, "DECIDES": True, "BLOCK": 1024},
     "settle": {"SUMS": 1, "BLOCK": 1024},
+    "gather_sample": {
+        "ARRAY": 1,
+        "DTYPE": tl.bfloat16,
+        "WIDTH": 3,
+        "PER_CHUNK": False,
+        "LENGTH": 32,
+        "BLOCK": 32,
+    },
+    "move_states": {"ROW": 3, "SIZE": 300, "WRITE": True},
     "tiles": {**KIND, "SLOTS": 1, "HEIGHT": 128, "WIDTH": 128, "PRECISION": "bfloat16", "PART": 0},
 }
 """Constants of each kernel. `CHUNKS` counts coordinates here."""
 LONGS = ("table", "pointers", "step", "skipped")
-INTEGERS = ("blocks", "starts", "group", "ranges")
+INTEGERS = ("blocks", "starts", "group", "ranges", "targets", "owners", "chunks")
 COUNTS = ("tensors", "groups", "offset", "count", "first")
 
 

@@ -44,19 +44,25 @@ CELLS: dict[str, Callable[[], AbstractCell]] = {
     "trio": lambda: cell_of("trio"),
     "learned": learned_cell,
     "tracks": lambda: cell_of("tracks"),
+    "sampled": lambda: cell_of("sampled"),
     "tiled": lambda: cell_of("tiled"),
     "adam": lambda: cell_config({"kind": "adam"}).build(),
 }
 """Cells that have kernels for all phases or, with a network, for some, and with several numbers per coordinate."""
-QUICK = ("prior", "trio", "learned")
+QUICK = ("prior", "trio", "learned", "sampled")
 
 
 @pytest.fixture(scope="module")
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     folder = tmp_path_factory.mktemp(request.param)
-    frozen: Any = types.SimpleNamespace(name=request.param, version="1.0.0", digest="0" * 64)
-    TorchExporter().emit(frozen, compile_cell(CELLS[request.param]()), folder)
-    return load_package(folder / request.param)
+    return exported(folder, request.param, CELLS[request.param]())
+
+
+def exported(folder: pathlib.Path, name: str, cell: AbstractCell) -> ModuleType:
+    """The torch package of a cell."""
+    frozen: Any = types.SimpleNamespace(name=name, version="1.0.0", digest="0" * 64)
+    TorchExporter().emit(frozen, compile_cell(cell), folder)
+    return load_package(folder / name)
 
 
 def laid_out(values: Tensor, kind: str) -> Tensor:
@@ -122,6 +128,48 @@ def test_kernels_take_the_steps_of_torch_operations(
         assert error <= bound, f"{name}: {error}"
         for key, value in one.state[expected[name]].items():
             torch.testing.assert_close(other.state[got[name]][key], value, rtol=2e-3, atol=1e-6, msg=key)
+
+
+@pytest.mark.parametrize("package", [pytest.param("learned", marks=pytest.mark.slow), "sampled"], indirect=True)
+@hypothesis.given(given=tensors(), seed=st.integers(0, 99))
+@hypothesis.settings(max_examples=5, deadline=None, phases=[phase for phase in Phase if phase is not Phase.shrink])
+def test_a_kernel_gathers_the_very_numbers_that_torch_gathers(
+    package: ModuleType, given: list[tuple[str, tuple[int, ...], torch.dtype, str, str]], seed: int
+) -> None:
+    """Whatever the shapes, dtypes and strides. A tensor has zeros in the place of memory that it lacks."""
+    launch, rows = (importlib.import_module(f"{package.__name__}.{name}") for name in ("_launch", "_rows"))
+    generator = torch.Generator().manual_seed(seed)
+    params = {}
+    for name, shape, dtype, kind, _ in given:
+        params[name] = nn.Parameter(laid_out(torch.randn(shape, generator=generator).to(dtype), kind))
+    optimizer = package.Mnemosyne(params.items(), total_steps=4, backend="triton")
+    read = launch.KernelBucket._input
+    compared = 0
+
+    def compare(bucket: Any, name: str, part: Any) -> Tensor:
+        nonlocal compared
+        sample = read(bucket, name, part)
+        if name in launch.ARRAYS:
+            slot = rows.SLOTS.get(name, rows.NUMBER)
+            expected = [
+                pack.gather(bucket.tensors[name], torch.float32, slot)
+                if name in (*pack.slots, "param", "grad")
+                else torch.zeros(pack.chunks, *rows.row_shape(slot))
+                for pack in bucket.partition.samples
+            ]
+            assert torch.equal(sample, torch.cat(expected)), name
+            compared += 1
+        return sample
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch.KernelBucket, "_input", compare)
+        for _ in range(2):
+            for name, _, dtype, _, kind in given:
+                grad = torch.randn(params[name].shape, generator=generator).to(dtype)
+                params[name].grad = grad.mean().expand(grad.shape) if kind == "expanded" else laid_out(grad, kind)
+            optimizer.step()
+    kinds = {dtype == torch.float64 for _, _, dtype, _, _ in given}
+    assert compared == 2 * len(launch.ARRAYS) * (False in kinds)
 
 
 def test_products_are_rounded_as_the_user_says(tiled: ModuleType) -> None:
@@ -208,7 +256,7 @@ def launches(package: ModuleType, copies: int, monkeypatch: pytest.MonkeyPatch) 
     """Kernels and operations of a step over so many times four tensors, when nothing has moved."""
     from triton.runtime.interpreter import InterpretedFunction
 
-    shapes = {"weight": (12, 20), "bias": (12,), "token_embedding.weight": (9, 20), "norm.weight": (8,)}
+    shapes = {"weight": (12, 20), "bias": (12,), "token_embedding.weight": (33, 20), "norm.weight": (8,)}
     params = [(f"{i}.{name}", nn.Parameter(torch.ones(shape))) for i in range(copies) for name, shape in shapes.items()]
     for _, param in params:
         param.grad = torch.ones_like(param)
@@ -234,6 +282,15 @@ def launches(package: ModuleType, copies: int, monkeypatch: pytest.MonkeyPatch) 
 def test_launches_do_not_grow_with_the_number_of_tensors(tiled: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = (launches(tiled, copies, monkeypatch) for copies in (1, 9))
     assert few == many <= 15
+
+
+@pytest.mark.parametrize("package", ["learned"], indirect=True)
+def test_launches_of_a_network_do_not_grow_with_the_number_of_tensors(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though torch computes some of its phases."""
+    few, many = (launches(package, copies, monkeypatch) for copies in (1, 9))
+    assert few == many
 
 
 def test_kernels_are_refused_where_they_cannot_run(tiled: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +337,7 @@ def compiled(folder: pathlib.Path, name: str, kernels: str) -> dict[str, Any]:
 
 def test_kernels_over_chunks_and_tensors_compile_for_a_gpu(tiled_folder: pathlib.Path) -> None:
     """Threads read and write four numbers at once, and put nothing aside."""
-    report = compiled(tiled_folder, "tiles", "measure,share,recall,update,add_sums,settle")
+    report = compiled(tiled_folder, "tiles", "measure,share,recall,update,add_sums,settle,gather_sample,move_states")
     for name in ("measure", "update"):
         assert report[name]["wide reads"] > 0, report
     assert report["update"]["wide writes"] == report["update"]["writes"] > 0, report

@@ -1,13 +1,14 @@
 # Triton's language is no Python that a type checker knows.
 # pyright: basic, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false
 """What the generated kernels have in common: where a block lies, sums of blocks, and functions that Triton lacks.
 
 The first rows of numbers of tensors are the clock, and whether the step is taken.
 A table has `COLUMNS` numbers for each tensor. Those of a tensor that is read by chunks are its row, its size, its
-chunks, the coordinates and the chunks of a run, the sizes of up to four axes, and the strides of these axes in the
-parameter and in the gradient. Those of a tensor with tiles are its row, the height and the width of a tile, rows and
-columns of a matrix, tiles down and across, and the strides of matrices, rows and columns in the parameter, the gradient
-and the memory.
+chunks, the coordinates and the chunks of a run, the sizes of up to four axes, the strides of these axes in the
+parameter and in the gradient, and a bit for each memory slot that it has. Those of a tensor with tiles are its row, the
+height and the width of a tile, rows and columns of a matrix, tiles down and across, and the strides of matrices, rows
+and columns in the parameter, the gradient and the memory.
 
 Loops over a number that is known on the device alone are `while` loops, because the interpreters of some versions of
 Triton cannot count in `range` with NumPy 2.4.
@@ -204,6 +205,70 @@ def settle(
             tensor = start + tl.arange(0, BLOCK)
             tl.store(terms + tensor, result, mask=tensor < tensors)
             start += BLOCK
+
+
+@triton.jit(do_not_specialize=["tensors", "count"])
+def gather_sample(
+    table,
+    targets,
+    owners,
+    chunks,
+    pointers,
+    sample,
+    tensors,
+    count,
+    ARRAY: tl.constexpr,
+    DTYPE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PER_CHUNK: tl.constexpr,
+    LENGTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Writes rows of a sample: chunks of the parameters (0), the gradients (1) or a memory slot (from 2 on).
+
+    A memory slot has WIDTH numbers per coordinate or, with PER_CHUNK, per chunk. Where a chunk lacks a coordinate, or a
+    tensor lacks the slot, there are zeros. Places beyond the last row write that row once more.
+    """
+    place = tl.minimum(tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), count - 1)[:, None]
+    target = tl.load(targets + place).to(tl.int64)
+    chunk = tl.load(chunks + target).to(tl.int64)
+    # The rows of this table are those of all tensors.
+    owner = tl.load(owners + target).to(tl.int64)
+    entry = table + owner * COLUMNS
+    pointer = tl.load(pointers + ARRAY * tensors + owner).to(tl.pointer_type(DTYPE))
+    if PER_CHUNK:
+        lane = tl.arange(0, 1)[None, :]
+        places = chunk + lane
+        valid = places >= 0
+    else:
+        lane = tl.arange(0, LENGTH)[None, :]
+        run = tl.load(entry + 3)
+        per_run = tl.load(entry + 4)
+        within = chunk % per_run * LENGTH + lane
+        places = chunk // per_run * run + within
+        valid = within < run
+    if ARRAY < 2:
+        numbers = strided_places(entry, pointer, 0, places, ARRAY, False)
+    else:
+        numbers = pointer + places * WIDTH
+        valid = valid & (((tl.load(entry + 17) >> (ARRAY - 2)) & 1) == 1)
+    first = sample + (target * (1 if PER_CHUNK else LENGTH) + lane) * WIDTH
+    for number in tl.static_range(WIDTH):
+        tl.store(first + number, tl.load(numbers + number, mask=valid, other=0).to(tl.float32))
+
+
+@triton.jit(do_not_specialize=["tensors"])
+def move_states(pointers, states, tensors, ROW: tl.constexpr, SIZE: tl.constexpr, WRITE: tl.constexpr):
+    """Reads the state of a tensor, which is SIZE numbers, into a row of `states`, or writes it from there."""
+    tensor = tl.program_id(0)
+    pointer = tl.load(pointers + ROW * tensors + tensor).to(tl.pointer_type(tl.float32))
+    row = states + tensor.to(tl.int64) * SIZE
+    for start in tl.static_range(0, SIZE, 256):
+        place = start + tl.arange(0, 256)
+        if WRITE:
+            tl.store(pointer + place, tl.load(row + place, mask=place < SIZE), mask=place < SIZE)
+        else:
+            tl.store(row + place, tl.load(pointer + place, mask=place < SIZE), mask=place < SIZE)
 
 
 @triton.jit

@@ -12,13 +12,15 @@ from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
 from . import _kernels
-from ._kernel_parts import add_sums, settle
+from ._kernel_parts import add_sums, gather_sample, move_states, settle
 from ._kernels import LANES, OPTIONS, ROWS, SUMS
-from ._partition import Partition
+from ._partition import Part, Partition
 from ._parts import Facts, matrices_of, Shape
-from ._phases import CHUNK_LENGTH, KERNELS, MEMORY
+from ._phases import CHUNK_LENGTH, KERNELS, MEMORY, STATE
 from ._plan import group_of, Phase
 from ._precision import Precision
+from ._rows import NUMBER, Pack, row_shape, SLOTS
+from ._samples import ARRAYS, Samples
 from ._shards import Sharding
 from ._step import Bucket, PHASES
 from ._tables import chunk_launches, Form, is_direct, Launch, Member, tile_launches
@@ -46,6 +48,7 @@ _LARGE_TILE = 128 * 64
 
 _WHOLE = all(phase.name in KERNELS or phase.rows == "tiles" for phase in PHASES)
 """Whether kernels compute every phase."""
+_STATE_SIZE = sum(map(math.prod, STATE.values()))
 _NETWORK = tuple(name for name in ROWS if group_of(name) == "network")
 
 
@@ -86,6 +89,7 @@ class Launcher:
             if name in ROWS:
                 self.views[name].copy_(values)
         self.pointers = torch.zeros(len(MEMORY) + 3, self.tensors, dtype=torch.int64, device=device)
+        self.samples = Samples(partition, [here[place] for place in order], device)
         self.tiles_fit = True
         """Whether tiles fit on the chip."""
         self._indirect: list[tuple[str, int]] = []
@@ -216,6 +220,7 @@ class Launcher:
         self.blocks = max(sum(launch.instances for launch in self.measured), 1)
         height = max(sum(math.prod(ROWS[name][1:]) for name in names) for names in SUMS.values())
         self.partials = self._numbers(height, self.blocks)
+        self.samples.plan(members, tensors)
 
     def _sizes(self, members: Sequence[Member]) -> Options:
         """Sizes of a block of chunks in the phase that writes them."""
@@ -285,6 +290,37 @@ class Launcher:
             BLOCK=_SUMMANDS,
             num_warps=4,
         )
+
+    def gather(self, name: str, pack: Pack) -> Tensor:
+        """The rows of an array in the places of sampled chunks, with zeros where there is no coordinate or no slot."""
+        slot = SLOTS.get(name, NUMBER)
+        sample = torch.empty(pack.chunks, *row_shape(slot), dtype=torch.float32, device=self.device)
+        for dtype, instances, arguments in self.samples.launches(name, pack):
+            self._start(
+                gather_sample,
+                instances,
+                **arguments,
+                pointers=self.pointers,
+                sample=sample,
+                tensors=self.tensors,
+                DTYPE=DTYPES[dtype],
+                num_warps=4,
+            )
+        return sample
+
+    def read_states(self) -> Tensor:
+        """The states of `recall`, a row per tensor."""
+        states = torch.empty(self.tensors, _STATE_SIZE, dtype=torch.float32, device=self.device)
+        self._move_states(states, False)
+        return states
+
+    def write_states(self, states: Tensor) -> None:
+        """Stores the states of `recall`."""
+        self._move_states(states, True)
+
+    def _move_states(self, states: Tensor, write: bool) -> None:
+        arguments = {"pointers": self.pointers, "states": states, "tensors": self.tensors}
+        self._start(move_states, self.tensors, **arguments, ROW=len(ARRAYS), SIZE=_STATE_SIZE, WRITE=write, num_warps=4)
 
     def settle(self, step: Tensor, skipped: Tensor) -> None:
         """Sums over the network, decides whether the step is taken, and counts it."""
@@ -378,6 +414,21 @@ class KernelBucket(Bucket):
     def _name_options(self) -> None:
         for name, (row, *_) in OPTIONS.items():
             self.rows[name] = self.launcher.options[row].index_select(0, self.partition.groups)
+
+    def _read_states(self) -> Tensor:
+        return self.launcher.read_states()
+
+    def _write_states(self, rows: Tensor) -> None:
+        self.launcher.write_states(rows)
+
+    def _samples(self) -> Sequence[Part]:
+        return self.launcher.samples.packs
+
+    def _input(self, name: str, part: Part) -> Tensor:
+        # Kernels compute all phases over chunks but those that read a sample.
+        if isinstance(part, Pack) and name in ARRAYS:
+            return self.launcher.gather(name, part)
+        return super()._input(name, part)
 
     @property
     def is_alone(self) -> bool:

@@ -42,7 +42,8 @@ class Partition:
         dtype: torch.dtype,
     ):
         descriptions = [describe_facts(each) for each in facts]
-        length = max(block_size // CHUNK_LENGTH, 1) * CHUNK_LENGTH
+        self.length = length = max(block_size // CHUNK_LENGTH, 1) * CHUNK_LENGTH
+        """The largest number of coordinates in a block or pack."""
         packed = min(packed, length)
         self.kinds = kinds = [kind_of(description) for description in descriptions]
         """What the tensors have in common, in the order of `facts`."""

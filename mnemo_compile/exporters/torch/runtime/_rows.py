@@ -128,13 +128,18 @@ class Pack:
         """Chunks of each tensor."""
         self.chunks = sum(self.counts)
         self.lengths = torch.tensor(self.counts, device=device)
-        owners = np.repeat(np.arange(first, first + len(shapes), dtype=np.int32), self.counts)
-        self.owner = torch.tensor(owners, device=device)
+        self.owners = np.repeat(np.arange(first, first + len(shapes), dtype=np.int32), self.counts)
+        """The row of each chunk's tensor."""
+        self.owner = torch.tensor(self.owners, device=device)
         self.present: Tensor | None = None
         """If there is padding, how many coordinates each chunk has. Shape chunks × 1."""
         if any(piece.missing for piece in self.pieces):
             present = np.concatenate([piece.present() for piece in self.pieces])
             self.present = torch.tensor(present[:, None], device=device)
+
+    def numbers(self) -> np.ndarray:
+        """The place of each chunk among all chunks of its tensor."""
+        return np.concatenate([piece.numbers() for piece in self.pieces])
 
     def valid(self, device: torch.device) -> Tensor:
         """The places of the rows that hold a coordinate."""
@@ -244,10 +249,13 @@ class _Piece:
         self.places = self.chunks * CHUNK_LENGTH - self.tail
         """Places without the tail."""
 
+    def numbers(self) -> np.ndarray:
+        """The place of each chunk among all chunks of the tensor."""
+        return np.arange(self.chunks) if self.picks is None else np.asarray(self.picks.cpu())
+
     def present(self) -> np.ndarray:
         """How many coordinates each chunk has. Shape chunks, uint8 or wider."""
-        chunks = np.arange(self.chunks) if self.picks is None else np.asarray(self.picks.cpu())
-        present = np.minimum(self.run - chunks % self.per_run * CHUNK_LENGTH, CHUNK_LENGTH)
+        present = np.minimum(self.run - self.numbers() % self.per_run * CHUNK_LENGTH, CHUNK_LENGTH)
         return present.astype(np.int16)
 
     def is_whole(self, slot: MemorySlot) -> bool:

@@ -250,9 +250,16 @@ class Bucket:
     def _split_states(self) -> None:
         """Names the parts of the state."""
         if STATE:
-            columns = torch.stack(self.states).split(_STATE_SIZES, dim=1)
+            columns = self._read_states().split(_STATE_SIZES, dim=1)
             for (name, shape), column in zip(STATE.items(), columns, strict=True):
                 self.rows[f"state.{name}"] = column.reshape(-1, *shape)
+
+    def _read_states(self) -> Tensor:
+        """The state of each tensor, a row per tensor."""
+        return torch.stack(self.states)
+
+    def _write_states(self, rows: Tensor) -> None:
+        torch._foreach_copy_(self.states, list(rows.unbind(0)))  # pyright: ignore[reportPrivateImportUsage]
 
     def _options(self, values: list[list[float | Tensor]]) -> list[Tensor]:
         """Rows of options, which are given per group."""
@@ -351,7 +358,7 @@ class Bucket:
         if self.next_state:
             count = len(self.partition.order)
             state = torch.cat([self.next_state[f"state.{name}"].reshape(count, -1) for name in STATE], dim=1)
-            torch._foreach_copy_(self.states, list(state.unbind(0)))  # pyright: ignore[reportPrivateImportUsage]
+            self._write_states(state)
 
     def _number(self, value: float | Tensor) -> Tensor:
         if isinstance(value, Tensor):
@@ -382,7 +389,7 @@ class Bucket:
         """The outputs of a phase over chunks, summed for each tensor."""
         sums: dict[str, list[Tensor]] = {}
         last = -1
-        for part in self.partition.samples if phase.rows == "sample" else self.partition.parts:
+        for part in self._samples() if phase.rows == "sample" else self.partition.parts:
             place = part.tensor if isinstance(part, Block) else -1
             for name, total in self._totals(phase, part).items():
                 totals = sums.setdefault(name, [])
@@ -392,6 +399,10 @@ class Bucket:
                     totals.append(total)
             last = place
         return {name: torch.cat(totals) for name, totals in sums.items()}
+
+    def _samples(self) -> Sequence[Part]:
+        """The sampled chunks of all tensors."""
+        return self.partition.samples
 
     def _totals(self, phase: Phase, part: Part) -> dict[str, Tensor]:
         views = self._views(phase, part)

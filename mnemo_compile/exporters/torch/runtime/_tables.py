@@ -157,6 +157,11 @@ def _chunk_row(member: Member) -> list[int]:
     return [member.row, size, chunk_count(shape, CHUNK_LENGTH), run, chunks, *sizes, *strides]
 
 
+def sample_row(member: Member) -> list[int]:
+    """The numbers of a tensor of which sampled chunks are read."""
+    return [*_chunk_row(member), member.slots]
+
+
 def _tile_row(member: Member) -> list[int]:
     """The numbers of a tensor that has tiles, which are turned so that they are no taller than wide."""
     assert member.matrices is not None
