@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -33,6 +34,21 @@ def test_a_step_on_a_cpu_has_few_kernels_too(prior: Any) -> None:
     ours, theirs = figures(prior.mnemosyne()), figures(optax.adamw(1e-3))
     assert ours.kernels <= 4 * theirs.kernels
     assert ours.aliased == ours.donated and ours.products <= 6
+
+
+def test_a_compiler_reads_the_update_of_tensors_of_one_shape_once(prior: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no place of a tensor in it, with which the kernels of all of them would differ."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for count in (2, 4):
+        transformation = prior.mnemosyne(block_size=65536)
+        params = [jax.ShapeDtypeStruct((256, 256), np.float32)] * count
+        state = jax.eval_shape(transformation.init, params)
+        text = jax.jit(optimizer_step(transformation)).lower(params, state, params).as_text()
+        calls = re.findall(r"call @one\(([^)]*)\)", text)
+        assert text.count("func.func private @one(") == 1 and len(calls) == count
+        places = {name for call in calls for name in call.split(", ")[-2:]}
+        barrier = re.findall(r"(%\d+):\d+ = stablehlo.optimization_barrier", text)
+        assert len(places) == 2 * count and all(name.split("#")[0] in barrier for name in places)
 
 
 def draw(seed: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, jax.Array]:

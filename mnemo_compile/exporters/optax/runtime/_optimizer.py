@@ -265,20 +265,20 @@ class _Runner:
 
     def run(self, phases: Sequence[Phase]) -> Rows:
         """Runs phases together. Returns outputs with a row per tensor; others replace the inputs of their names."""
-        first, function = phases[0], _chained([self._function(phase) for phase in phases])
+        first, (*before, last) = phases[0], [self._function(phase) for phase in phases]
         names = _inputs(phases)
         if first.rows == "tensors":
-            outputs = function(self.rows)
+            outputs = last(self.rows)
             return _network_sums(outputs) if first.reduce == "network" else outputs
         if first.reduce == "tensor":
-            return self._sums(self.parts.samples if first.rows == "sample" else self.parts.chunks, function, names)
+            return self._sums(self.parts.samples if first.rows == "sample" else self.parts.chunks, last, names)
 
         def advance(inputs: Rows) -> Rows:
-            outputs = {name: value for name, value in function(inputs).items() if group_of(name) in CARRIED}
+            outputs = {name: value for name, value in last(inputs).items() if group_of(name) in CARRIED}
             return {**outputs, "grad": outputs.pop("param") - inputs["param"]}
 
         for part in self.parts.tiles if first.rows == "tiles" else self.parts.elementwise:
-            self.tensors = part.mapped(advance, names, self.tensors, self.rows)
+            self.tensors = part.mapped([*before, advance], names, self.tensors, self.rows)
         return {}
 
     def _function(self, phase: Phase) -> Function:
@@ -297,18 +297,6 @@ def _inputs(phases: Sequence[Phase]) -> list[str]:
     inner = {group for phase in phases for group in phase.gives if group not in CARRIED}
     names = [name for phase in phases for name in INPUTS[phase.name] if group_of(name) not in inner]
     return [*dict.fromkeys(names)]
-
-
-def _chained(functions: Sequence[Function]) -> Function:
-    """The functions one after the other. Each also receives the outputs of those before it."""
-
-    def call(inputs: Rows) -> Rows:
-        outputs: Rows = {}
-        for function in functions:
-            outputs.update(function({**inputs, **outputs}))
-        return outputs
-
-    return call
 
 
 def _network_sums(terms: Rows) -> Rows:

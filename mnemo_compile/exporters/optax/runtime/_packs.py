@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._forms import AbstractForm
-from ._rows import for_arithmetic, Function, in_halves, missing, Rows, SLOTS, Tensors, with_zeros
+from ._rows import composed, for_arithmetic, Function, in_halves, missing, Rows, SLOTS, Tensors, with_zeros
 from ._sharding import shard_like
 from ._sums import sums
 
@@ -54,14 +54,14 @@ class Pack(NamedTuple):
         owner = np.repeat(np.arange(len(self.pieces)), [piece.height for piece in self.pieces])
         return sums(function(self._inputs(names, tensors, rows)), owner)
 
-    def mapped(self, function: Function, names: Sequence[str], tensors: Tensors, rows: Rows) -> Tensors:
+    def mapped(self, functions: Sequence[Function], names: Sequence[str], tensors: Tensors, rows: Rows) -> Tensors:
         """The tensors with the outputs in place of the inputs of the same names."""
         tensors = {name: dict(arrays) for name, arrays in tensors.items()}
         form = self.pieces[0].form
         ends = np.cumsum([piece.height for piece in self.pieces])[:-1]
         absent = {name: form.row_shape(name) for name in missing(self.tensors, tensors) if name in names}
         inputs = self._inputs([name for name in names if name not in absent], tensors, rows)
-        for name, values in in_halves(with_zeros(function, absent))(inputs).items():
+        for name, values in in_halves(with_zeros(composed(functions), absent))(inputs).items():
             for piece, part in zip(self.pieces, jnp.split(values, ends), strict=True):
                 if piece.tensor in tensors[name]:
                     tensors[name][piece.tensor] = piece.put(name, tensors[name][piece.tensor], part)

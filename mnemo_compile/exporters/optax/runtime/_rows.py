@@ -33,6 +33,24 @@ def for_arithmetic(name: str, array: jax.Array) -> jax.Array:
     return array if name == "param" and array.dtype == jnp.float64 else array.astype(jnp.float32)
 
 
+def chained(functions: Sequence[Function]) -> Function:
+    """The functions one after the other. Each also receives the outputs of those before it."""
+
+    def call(inputs: Rows) -> Rows:
+        outputs: Rows = {}
+        for function in functions:
+            outputs.update(function({**inputs, **outputs}))
+        return outputs
+
+    return call
+
+
+def composed(functions: Sequence[Function]) -> Function:
+    """The last of the functions, which also receives the outputs of those before it."""
+    *before, last = functions
+    return lambda inputs: last({**inputs, **chained(before)(inputs)})
+
+
 def missing(members: Sequence[int], tensors: Tensors) -> list[str]:
     """Inputs that none of these tensors has."""
     return [name for name, arrays in tensors.items() if not any(tensor in arrays for tensor in members)]

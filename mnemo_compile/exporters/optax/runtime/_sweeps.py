@@ -1,5 +1,6 @@
 """Sweeps: loops over the blocks of large tensors."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from jax import lax
 from ._blocks import Blocks
 from ._devices import device
 from ._forms import AbstractForm
-from ._rows import for_arithmetic, Function, in_halves, missing, Rows, SLOTS, Tensors, with_zeros
+from ._rows import chained, composed, for_arithmetic, Function, in_halves, missing, Rows, SLOTS, Tensors, with_zeros
 from ._sharding import shard_like
 from ._sums import total
 from ._tensors import Shape
@@ -55,20 +56,26 @@ class Sweep(NamedTuple):
         zeros = jax.tree.map(lambda value: jnp.zeros(value.shape, value.dtype), jax.eval_shape(block, 0))
         return lax.fori_loop(0, self._steps, lambda step, sums: jax.tree.map(jnp.add, sums, block(step)), zeros)
 
-    def mapped(self, function: Function, names: Sequence[str], tensors: Tensors, rows: Rows) -> Tensors:
+    def mapped(self, functions: Sequence[Function], names: Sequence[str], tensors: Tensors, rows: Rows) -> Tensors:
         """The tensors with the outputs in place of the inputs of the same names."""
         tensors = {name: dict(arrays) for name, arrays in tensors.items()}
         views = self._views(list(tensors), tensors)
         written = [name for name in views if name != "param"]
-        function = with_zeros(function, self._absent(names, tensors))
-        # A compiler computes no product of matrices again, and halves have twice as many launches.
-        if not (device().whole and isinstance(self.form, Tiles)):
-            function = in_halves(function)
+        zeros = functools.partial(with_zeros, absent=self._absent(names, tensors))
 
-        def blocks_of(blocks: Views) -> Views:
-            outputs = function(self._inputs(names, blocks, rows, self.tensors))
-            parts = {name: jnp.split(outputs[name], len(self.tensors)) for name in outputs}
-            return {name: [self.form.to_block(name, part, self._sizes) for part in parts[name]] for name in written}
+        def together(blocks: Views) -> Views:
+            outputs = in_halves(zeros(composed(functions)))(self._inputs(names, blocks, rows, self.tensors))
+            parts = {name: jnp.split(outputs[name], len(self.tensors)) for name in written}
+            return {name: [self.form.to_block(name, part, self._sizes) for part in own] for name, own in parts.items()}
+
+        def one_by_one(blocks: Views) -> Views:
+            *before, last = functions
+            inner = zeros(chained(before))(self._inputs(names, blocks, rows, self.tensors))
+            each = self._each(zeros(last), names, blocks, {name: rows[name] for name in names if name in rows}, inner)
+            return {name: [outputs[name] for outputs in each] for name in written}
+
+        # A compiler computes no product of matrices again, and halves have twice as many launches.
+        blocks_of = one_by_one if device().whole and isinstance(self.form, Tiles) else together
 
         def advance(step: jax.Array, state: Views) -> Views:
             blocks = self._over_lanes(blocks_of)(self._cut(views | state, step))
@@ -119,6 +126,38 @@ class Sweep(NamedTuple):
             elif name in constants:
                 inputs[name] = jnp.concatenate([constants[name]] * len(members))
         return inputs
+
+    def _each(self, function: Function, names: Sequence[str], blocks: Views, rows: Rows, inner: Rows) -> list[Rows]:
+        """A function of each tensor's rows in a lane's block. Its outputs are blocks again.
+
+        Where the rows of a tensor lie is no constant to a compiler. So kernels of different tensors have the same text,
+        and it compiles one of them.
+
+        **Arguments:**
+
+        - `rows`: inputs with a row per tensor.
+        - `inner`: inputs with the rows of all tensors in the block.
+        """
+        count, constants = self.form.count(self._sizes), self.form.constants(self._sizes)
+
+        @jax.jit
+        def one(blocks: Rows, rows: Rows, inner: Rows, start: jax.Array, tensor: jax.Array) -> Rows:
+            inputs = {name: constants[name] for name in names if name in constants}
+            for name, block in blocks.items():
+                inputs[name] = self.form.to_rows(name, for_arithmetic(name, block))
+            for name, values in rows.items():
+                row = lax.dynamic_slice_in_dim(values, tensor, 1)
+                inputs[name] = jnp.broadcast_to(row, (count, *row.shape[1:]))
+            for name, values in inner.items():
+                inputs[name] = lax.dynamic_slice_in_dim(values, start, count)
+            outputs = function(inputs).items()
+            return {name: self.form.to_block(name, value, self._sizes) for name, value in outputs}
+
+        numbers = [(np.int32(place * count), np.int32(tensor)) for place, tensor in enumerate(self.tensors)]
+        return [
+            one({name: arrays[place] for name, arrays in blocks.items()}, rows, inner, *where)
+            for place, where in enumerate(lax.optimization_barrier(numbers))
+        ]
 
     def _over_lanes(self, function: Callable[[Views], Any], stacked: bool = False) -> Callable[[Views], Any]:
         """The function of blocks with lanes. Its outputs have the lanes where the blocks have them, or in front."""

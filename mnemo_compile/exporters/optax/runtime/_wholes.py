@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._rows import for_arithmetic, Function, Rows, Tensors
+from ._rows import composed, for_arithmetic, Function, Rows, Tensors
 
 
 class Whole(NamedTuple):
@@ -14,11 +14,11 @@ class Whole(NamedTuple):
 
     tensor: int
 
-    def mapped(self, function: Function, names: Sequence[str], tensors: Tensors, rows: Rows) -> Tensors:
+    def mapped(self, functions: Sequence[Function], names: Sequence[str], tensors: Tensors, rows: Rows) -> Tensors:
         """The tensors with the outputs in place of the inputs of the same names."""
         tensors = {name: dict(arrays) for name, arrays in tensors.items()}
         inputs = {name: self._input(name, tensors) if name in tensors else self._row(rows[name]) for name in names}
-        for name, value in function(inputs).items():
+        for name, value in composed(functions)(inputs).items():
             if self.tensor in tensors[name]:
                 old = tensors[name][self.tensor]
                 tensors[name][self.tensor] = value.astype(old.dtype).reshape(old.shape)
