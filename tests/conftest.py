@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import pytest
+from jax._src.lru_cache import LRUCache
 
 from mnemo_compile.cell import cell_config, cell_weights, with_weights
 from mnemo_compile.frozen import freeze, FrozenCell, save, Training
@@ -37,6 +38,10 @@ def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
     for name, value in settings.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
+    # Here small programs are kept too. To look through the folder for what to remove, at each, would take longer than
+    # they do, and a run stays far below the limit.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    LRUCache._evict_if_needed = lambda self, *, additional_size=0: None
 
 
 @pytest.fixture(scope="session", autouse=True)
