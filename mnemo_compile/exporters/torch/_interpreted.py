@@ -3,6 +3,7 @@
 Triton decides at its import whether it interprets. A process in which it does not gets a child in which it does.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -13,7 +14,7 @@ import pickle
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -53,7 +54,7 @@ class Interpreter:
         if os.environ.get(_SWITCH) == "1":
             self._package = self._package or load_package(self.folder)
             # NumPy, which the interpreter calculates with, warns of what is not a number.
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _patched_once():
                 warnings.simplefilter("ignore", RuntimeWarning)
                 return run_kernel(self._package, name, inputs)
         if self._child is None:
@@ -78,6 +79,37 @@ class Interpreter:
 
     def __del__(self) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _patched_once() -> Iterator[None]:
+    """Has Triton's language patched once in each launch for all functions of a module.
+
+    The interpreter (3.2 to 3.9) patches the language again at each call of a function within a kernel, which takes
+    longer than the call.
+    """
+    from triton.runtime import interpreter
+
+    patch: Any = getattr(interpreter, "_patch_lang")
+    modules: set[int] = set()
+
+    def patch_once(function: Any) -> Any:
+        module = id(function.__globals__)
+        if module in modules:
+            return None
+        modules.add(module)
+        scope = patch(function)
+        if hasattr(scope, "restore"):
+            # The launch ends with this, and the language is as it was.
+            restore = scope.restore
+            scope.restore = lambda: (modules.clear(), restore())
+        return scope
+
+    setattr(interpreter, "_patch_lang", patch_once)
+    try:
+        yield
+    finally:
+        setattr(interpreter, "_patch_lang", patch)
 
 
 def run_kernel(package: ModuleType, name: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
