@@ -12,3 +12,4 @@ from ._report import (
     STEPS as STEPS,
     VerificationReport as VerificationReport,
 )
+from ._wide import FEW_RUNS as FEW_RUNS

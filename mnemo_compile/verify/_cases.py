@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -14,7 +13,7 @@ from ..program import CompiledCell, nested, phase, phase_inputs
 from ..step import CARRIED, group_of, is_lasting, OF_PARTS, Phase, PHASES, ROLES, tile_slots, TILED
 from ..step.reference import composition
 from ._regimes import gradient_sizes, ORDINARY, REFUSED, SPARSE
-from ._wide import widened
+from ._wide import jit_few_runs, widened
 
 SEGMENTS = (
     *((ORDINARY, rows) for rows in (1, 7, 1031)),
@@ -88,7 +87,7 @@ def phase_cases(cell: AbstractCell, compiled: CompiledCell, random: np.random.Ge
             for name, value in cell.initial_state().items()
         },
     }
-    run = eqx.filter_jit(phase)
+    run = jit_few_runs(phase)
     cases: list[Case] = []
     active = np.array([[regime != SPARSE] for regime in regimes]) | (np.arange(length) == 0)
     partners = _next_rows()
@@ -196,7 +195,7 @@ def _compared(
     return _segments(phase, segments, inputs, *({key: truth[key] for key in keys} for truth in truths))
 
 
-@eqx.filter_jit
+@jit_few_runs
 def _composed(cell: AbstractCell, inputs: Mapping[str, np.ndarray]) -> jax.Array:
     return composition(cell, nested(inputs)).matrix
 

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from ..cell import AbstractCell
 from ..step import reference
 from ._regimes import gradient_sizes, ORDINARY, SPARSE
-from ._wide import widened
+from ._wide import jit_few_runs, widened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,18 +83,19 @@ def trajectory(
     with jax.enable_x64(True):
         wide = widened(cell)
 
-        @eqx.filter_jit
-        def advance(param: jax.Array, grad: jax.Array, state: reference.OptimizerState) -> tuple[jax.Array, Any]:
-            return reference.step(wide, layout, param, grad, state, **hyper)
-
         def packed(tensors: list[np.ndarray]) -> jax.Array:
             return reference.pack(layout, [jnp.asarray(tensor, jnp.float64) for tensor in tensors])
 
-        param, state = packed(list(params.values())), reference.init(wide, layout, jnp.float64)
+        @jit_few_runs
+        def advance(param: jax.Array, grads: list[np.ndarray], state: reference.OptimizerState) -> Any:
+            after, state = reference.step(wide, layout, param, packed(grads), state, **hyper)
+            return after, state, reference.unpack(layout, after)
+
+        param, state = jit_few_runs(packed)(list(params.values())), reference.init(wide, layout, jnp.float64)
         results = []
         for step_grads in grads:
-            param, state = advance(param, packed(step_grads), state)
-            results.append([np.asarray(value) for value in reference.unpack(layout, param)])
+            param, state, after = advance(param, step_grads, state)
+            results.append([np.asarray(value) for value in after])
     return Trajectory(params, grads, results, options)
 
 

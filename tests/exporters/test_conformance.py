@@ -1,5 +1,6 @@
 """Every cell in every target computes what it computes in float64, and Adam is the frameworks' own AdamW."""
 
+import functools
 import json
 import pathlib
 import tempfile
@@ -69,8 +70,14 @@ SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def subject(request: pytest.FixtureRequest) -> Subject:
-    return Subject(CELLS[request.param]())
+def subject_of() -> Callable[[str], Subject]:
+    """Each subject once for all targets."""
+    return functools.cache(lambda name: Subject(CELLS[name]()))
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest, subject_of: Callable[[str], Subject]) -> Subject:
+    return subject_of(request.param)
 
 
 def subjects(name: str, target: str) -> Any:

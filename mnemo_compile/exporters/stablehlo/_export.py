@@ -12,7 +12,7 @@ from jax import export
 from ...cell import AbstractCell
 from ...errors import MnemoError
 from ...step.reference import layout_of
-from ...verify import AbstractRollout
+from ...verify import AbstractRollout, FEW_RUNS
 from ..one_tensor import AbstractOneTensorExport, AXES, function_name, views_of
 from ._manifest import StableHloManifest
 
@@ -74,5 +74,4 @@ class StableHloExport(AbstractOneTensorExport):
             else jax.ShapeDtypeStruct([sizes.get(str(n)) or int(n) for n in array.shape], array.dtype)
             for array in self.inputs[path]
         }
-        options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-        return self.calls[path].lower(specs).compile(compiler_options=options)
+        return self.calls[path].lower(specs).compile(compiler_options=FEW_RUNS)
