@@ -35,6 +35,10 @@ class AbstractCellConfig(pydantic.BaseModel, abc.ABC):
     def build(self) -> AbstractCell:
         """A cell of this configuration with its initial weights."""
 
+    def template(self) -> AbstractCell:
+        """A cell of this configuration whose weights are to be replaced."""
+        return self.build()
+
 
 ConfigT = TypeVar("ConfigT", bound=type[AbstractCellConfig])
 

@@ -1,6 +1,6 @@
 """A cell's arrays by name: the dotted path of each in the module's tree, such as `network.time.kernel.projection`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -11,6 +11,16 @@ from ..errors import MnemoError
 from ._interface import AbstractCell
 
 CellT = TypeVar("CellT", bound=AbstractCell)
+
+
+def zeros_of(build: Callable[[], CellT]) -> CellT:
+    """The cell that this builds, with zeros for weights. None of its weights is computed."""
+
+    def zeros(leaf: Any) -> Any:
+        is_weight = isinstance(leaf, jax.ShapeDtypeStruct)
+        return jax.numpy.asarray(np.zeros(leaf.shape, leaf.dtype)) if is_weight else leaf
+
+    return jax.tree.map(zeros, eqx.filter_eval_shape(build))
 
 
 def weight_name(path: tuple[Any, ...]) -> str:

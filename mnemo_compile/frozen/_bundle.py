@@ -142,7 +142,7 @@ def _check_weights(config: "AbstractCellConfig", weights: dict[str, np.ndarray],
     """Compares the weights with those of the configuration's cell. Returns its bytes of state per parameter."""
     from ..cell import cell_weights
 
-    cell = config.build()
+    cell = config.template()
     expected = cell_weights(cell)
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:

@@ -74,7 +74,7 @@ class FrozenCell:
         """The cell with these weights."""
         from ..cell import with_weights
 
-        return with_weights(self.config.build(), self.weights)
+        return with_weights(self.config.template(), self.weights)
 
 
 def config_data(config: "AbstractCellConfig") -> dict[str, Any]:

@@ -12,12 +12,13 @@ from ..cell import AbstractCell
 FEW_RUNS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Options of XLA for what takes longer to be compiled than to run."""
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def jit_few_runs(function: Callable[P, T]) -> Callable[P, T]:
     """`eqx.filter_jit` for a function that runs a few times."""
-    return eqx.filter_jit(function, compiler_options=FEW_RUNS)
+    return eqx.filter_jit(function, compiler_options=FEW_RUNS)  # pyright: ignore[reportCallIssue]
 
 
 def widened(cell: AbstractCell) -> AbstractCell:

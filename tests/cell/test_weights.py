@@ -6,8 +6,9 @@ import pytest
 
 from mnemo_compile.cell import cell_config, cell_weights, with_weights
 from mnemo_compile.errors import MnemoError
+from tests.conftest import SMALL
 
-CELL = cell_config({"kind": "mnemosyne", "token": 4}).build()
+CELL = cell_config({"kind": "mnemosyne", "token": 4}).template()
 RATE = "direction.second_moment.log_rate"
 
 
@@ -21,6 +22,15 @@ def test_what_goes_out_comes_back() -> None:
     weights = {name: value + 1 for name, value in cell_weights(CELL).items()}
     for name, value in cell_weights(with_weights(CELL, weights)).items():
         np.testing.assert_array_equal(value, weights[name])
+
+
+def test_a_template_is_the_cell_without_its_weights() -> None:
+    config = cell_config(SMALL)
+    cell = config.build()
+    same = with_weights(config.template(), cell_weights(cell))
+    assert jax.tree.structure(same) == jax.tree.structure(cell)
+    for one, other in zip(jax.tree.leaves(same), jax.tree.leaves(cell), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pydantic
 from ...step import Dtype, Role, ROLES, TILED
 from .._config import AbstractCellConfig, register_cell, Size
 from .._interface import AbstractCell
+from .._weights import zeros_of
 from ._features import Kernel
 
 Fraction = Annotated[float, pydantic.Field(gt=0, lt=1)]
@@ -149,3 +150,7 @@ class MnemosyneConfig(AbstractCellConfig):
         from ._cell import Mnemosyne
 
         return Mnemosyne(self)
+
+    def template(self) -> AbstractCell:
+        # Random weights take seconds, as JAX compiles a program for each shape.
+        return zeros_of(self.build)

@@ -3,11 +3,10 @@
 from typing import Any
 
 import equinox as eqx
-import pydantic
 
 from mnemo_compile.meta.inner_loop import Augmentation, InnerLoop
-from mnemo_compile.meta.tasks import FamilyConfig
 from tests.helpers import learned_cell
+from tests.meta.tasks.families import family_of
 
 DIGITS = {"kind": "digits"}
 FAMILIES = [
@@ -21,8 +20,7 @@ PLAIN = Augmentation(200, 200)
 
 
 def loop_of(family: dict[str, Any], augmentation: Augmentation = PLAIN, truncation: int = 4) -> InnerLoop:
-    built = pydantic.TypeAdapter(FamilyConfig).validate_python(family).build()
-    return InnerLoop(built, learned_cell(), augmentation, truncation)
+    return InnerLoop(family_of(family), learned_cell(), augmentation, truncation)
 
 
 def weights_of(loop: InnerLoop) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from mnemo_compile.meta.inner_loop import Augmentation
 from tests.meta.inner_loop.loops import FAMILIES, loop_of, PLAIN, weights_of
+from tests.meta.tasks.families import family_of
 
 SLOW = pytest.mark.slow
 
@@ -16,7 +17,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
     [pytest.param(f, marks=SLOW if 1 <= place <= 3 else ()) for place, f in enumerate(FAMILIES)],
-    ids=lambda f: loop_of(f).family.name,
+    ids=lambda f: family_of(f).name,
 )
 def test_reparametrisation_changes_what_the_optimizer_sees_and_not_the_network(family: dict[str, Any]) -> None:
     tasks = []
@@ -33,7 +34,7 @@ def test_reparametrisation_changes_what_the_optimizer_sees_and_not_the_network(f
     assert np.all(np.asarray(tasks[0].scales) == 1) and np.ptp(np.log(np.asarray(tasks[1].scales))) > 5
 
 
-@pytest.mark.parametrize("family", [FAMILIES[0], FAMILIES[4]], ids=lambda f: loop_of(f).family.name)
+@pytest.mark.parametrize("family", [FAMILIES[0], FAMILIES[4]], ids=lambda f: family_of(f).name)
 def test_tasks_train(family: dict[str, Any]) -> None:
     loop = loop_of({**family, "batch": 32} if "batch" in family else family)
     weights = weights_of(loop)
