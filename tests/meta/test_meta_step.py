@@ -1,7 +1,7 @@
 """One meta-step, and what moves the weights."""
 
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,27 +14,47 @@ from mnemo_compile.errors import UsageError
 from mnemo_compile.meta import load_config
 from mnemo_compile.meta._meta_step import MetaStep
 from mnemo_compile.meta.inner_loop import meta_objective
+from tests.meta.conftest import CONFIG
 
 SLOW = pytest.mark.slow
 
 
-def test_a_diverged_task_counts_as_the_worst_that_counts_and_is_drawn_afresh(config: pathlib.Path) -> None:
+class Start(NamedTuple):
+    """A meta-step, the state before the first one, and the estimate of its first gradient."""
+
+    machine: MetaStep
+    state: Any
+    estimate: Any
+
+    def beside(self, config: pathlib.Path, *overrides: str) -> "Start":
+        """The same start for a meta-step with other settings of the outer loop."""
+        return self._replace(machine=MetaStep(load_config(str(config), overrides)))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """What is compiled once for all tests, as settings of the outer loop change no estimate."""
+    path = tmp_path_factory.mktemp("plain") / "small.toml"
+    path.write_text(CONFIG)
+    machine = MetaStep(load_config(str(path)))
+    state = machine.init()
+    return Start(machine, state, machine._estimates[0](state.weights, state.carries[0], state.meta_step)[0])
+
+
+def test_a_diverged_task_counts_as_the_worst_that_counts_and_is_drawn_afresh(plain: Start) -> None:
     objective = meta_objective(jnp.array([[jnp.nan, 1e9]]), jnp.array(2.0))
     assert float(objective) == pytest.approx(np.log(10.001))
-    machine = MetaStep(load_config(str(config)))
-    state = machine.init()
-    broken = state.carries[0]._replace(param=state.carries[0].param.at[0].set(jnp.nan))
-    state, *_ = machine.step(state._replace(carries=(broken,)))
+    carried = plain.state.carries[0]
+    broken = carried._replace(param=carried.param.at[0].set(jnp.nan))
+    state, *_ = plain.machine.step(plain.state._replace(carries=(broken,)))
     assert int(state.resets) == 1
     tasks = state.carries[0]
     assert bool(jnp.all(jnp.isfinite(tasks.param)))
     assert int(tasks.optimizer.step[0]) == 0 and int(tasks.optimizer.step[1]) == 2
 
 
-def test_a_meta_gradient_that_is_not_finite_moves_nothing_and_is_counted(config: pathlib.Path) -> None:
-    machine = MetaStep(load_config(str(config)))
-    state = machine.init()
-    estimate, _ = machine._estimates[0](state.weights, state.carries[0], state.meta_step)
+def test_a_meta_gradient_that_is_not_finite_moves_nothing_and_is_counted(plain: Start) -> None:
+    machine, state, estimate = plain
     poisoned = estimate._replace(gradient=jax.tree.map(lambda g: g * jnp.nan, estimate.gradient))
     after, _ = machine._apply(state, [poisoned])
     assert int(after.skipped) == int(after.skipped_in_a_row) == 1
@@ -43,14 +63,8 @@ def test_a_meta_gradient_that_is_not_finite_moves_nothing_and_is_counted(config:
     assert int(healthy.skipped) == 1 and int(healthy.skipped_in_a_row) == 0
 
 
-def estimates_of(config: pathlib.Path, *overrides: str) -> tuple[MetaStep, Any, Any]:
-    machine = MetaStep(load_config(str(config), overrides))
-    state = machine.init()
-    return machine, state, machine._estimates[0](state.weights, state.carries[0], state.meta_step)[0]
-
-
-def test_a_meta_gradient_is_clipped_to_a_norm(config: pathlib.Path) -> None:
-    machine, state, estimate = estimates_of(config, "outer.clip=0.25")
+def test_a_meta_gradient_is_clipped_to_a_norm(config: pathlib.Path, plain: Start) -> None:
+    machine, state, estimate = plain.beside(config, "outer.clip=0.25")
     norm = float(optax.tree.norm(estimate.gradient))
     for size in (1e-3, 1e3):
         scaled = estimate._replace(gradient=jax.tree.map(lambda g, s=size: s * g / norm, estimate.gradient))
@@ -60,9 +74,9 @@ def test_a_meta_gradient_is_clipped_to_a_norm(config: pathlib.Path) -> None:
         assert float(norm_before) == pytest.approx(size, rel=1e-3)
 
 
-def test_the_average_is_the_mean_of_the_weights_and_later_a_discounted_one(config: pathlib.Path) -> None:
+def test_the_average_is_the_mean_of_the_weights_and_later_a_discounted_one(config: pathlib.Path, plain: Start) -> None:
     keep = 0.8
-    machine, state, estimate = estimates_of(config, f"outer.average={keep}", "outer.learning_rate=0.1")
+    machine, state, estimate = plain.beside(config, f"outer.average={keep}", "outer.learning_rate=0.1")
     seen, expected = [state.weights], state.weights
     for number in range(12):
         turned = jax.tree.map(lambda g, n=number: g if n % 3 else -2 * g, estimate.gradient)
@@ -78,10 +92,10 @@ def test_the_average_is_the_mean_of_the_weights_and_later_a_discounted_one(confi
 
 
 @pytest.mark.parametrize("equal", [pytest.param(False, marks=SLOW), True])
-def test_families_count_alike_however_large_their_meta_gradients(config: pathlib.Path, equal: bool) -> None:
-    machine = MetaStep(load_config(str(config), (f"outer.equal_families={str(equal).lower()}", "outer.clip=1e9")))
-    state = machine.init()
-    one, _ = machine._estimates[0](state.weights, state.carries[0], state.meta_step)
+def test_families_count_alike_however_large_their_meta_gradients(
+    config: pathlib.Path, plain: Start, equal: bool
+) -> None:
+    machine, state, one = plain.beside(config, f"outer.equal_families={str(equal).lower()}", "outer.clip=1e9")
     other = one._replace(gradient=jax.tree.map(lambda g: jnp.flip(g) + 0.1 * jnp.linalg.norm(g), one.gradient))
     larger = other._replace(gradient=jax.tree.map(lambda g: 1000 * g, other.gradient))
     moved = [machine._apply(state, [one, each])[0].optimizer[1][0].mu for each in (other, larger)]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,10 +46,11 @@ def test_tasks_train(family: dict[str, Any]) -> None:
 def test_a_training_is_the_same_however_it_is_cut_into_truncations() -> None:
     loop = loop_of(FAMILIES[0], PLAIN._replace(gradient_noise=0.5, loss_scale=10.0))
     weights = weights_of(loop)
-    start = loop.draw(weights, jax.random.key(1))
-    whole, losses = loop.advance(weights, start, 6)
-    half, first = loop.advance(weights, start, 2)
-    parts, second = loop.advance(weights, half, 4)
+    start = eqx.filter_jit(loop.draw)(weights, jax.random.key(1))
+    advance = eqx.filter_jit(loop.advance)
+    whole, losses = advance(weights, start, 6)
+    half, first = advance(weights, start, 2)
+    parts, second = advance(weights, half, 4)
     np.testing.assert_allclose(losses, jnp.concatenate([first, second]), rtol=1e-5)
     np.testing.assert_allclose(whole.param, parts.param, rtol=1e-4, atol=1e-6)
 
@@ -57,9 +59,10 @@ def test_frozen_tensors_stay_and_the_others_move() -> None:
     loop = loop_of(FAMILIES[0], PLAIN._replace(frozen=1.0, gradient_noise=1.0))
     weights = weights_of(loop)
     kinds = set()
+    draw, advance = eqx.filter_jit(loop.draw), eqx.filter_jit(loop.advance)
     for seed in range(6):
-        start = loop.draw(weights, jax.random.key(seed))
-        after, _ = jax.jit(lambda task: loop.advance(weights, task, 3))(start)
+        start = draw(weights, jax.random.key(seed))
+        after, _ = advance(weights, start, 3)
         for old, new, gain in zip(loop.network(start), loop.network(after), start.gradient_scale, strict=True):
             assert bool(jnp.all(old == new)) == (float(gain) == 0.0)
             kinds.add(float(gain) == 0.0)
@@ -70,7 +73,7 @@ def test_a_restart_keeps_the_parameters_and_begins_another_task() -> None:
     loop = loop_of(FAMILIES[0], Augmentation(40, 40, restart=1.0), truncation=4)
     weights = weights_of(loop)
     run = jax.jit(lambda weights, task: loop.unroll(weights, task))
-    task = loop.draw(weights, jax.random.key(2))
+    task = eqx.filter_jit(loop.draw)(weights, jax.random.key(2))
     at = int(task.restart)
     assert 0 < at < 40 and at % 4 == 0 and float(task.total_steps) == at
     first = task
