@@ -1,5 +1,6 @@
 """One meta-step, and what moves the weights."""
 
+import copy
 import pathlib
 from typing import Any, NamedTuple
 
@@ -28,7 +29,11 @@ class Start(NamedTuple):
 
     def beside(self, config: pathlib.Path, *overrides: str) -> "Start":
         """The same start for a meta-step with other settings of the outer loop."""
-        return self._replace(machine=MetaStep(load_config(str(config), overrides)))
+        machine = copy.copy(self.machine)
+        machine.config = load_config(str(config), overrides)
+        machine._optimizer = machine.config.outer.optimizer
+        machine._apply = jax.jit(machine._move)
+        return self._replace(machine=machine)
 
 
 @pytest.fixture(scope="module")
