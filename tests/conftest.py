@@ -16,6 +16,8 @@ from mnemo_compile.verify import Reference
 
 # Triton reads this when it is imported. Its interpreter runs kernels where there is no GPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# The processes of a run share the cores. Threads of NumPy that wait for each other took most of a verification.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 SMALL = {"kind": "mnemosyne", "token": 4, "meta_tokens": 2, "random_features": 2, "context": 4, "hidden": 2}
 """A cell with as few weights as one can have."""
