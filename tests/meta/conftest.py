@@ -54,7 +54,7 @@ validation = {tasks = 1, steps = 4, families = [{kind = "quadratic", dimension =
 """A cell that compiles in a tenth of the time, for tests that are not about the cell."""
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def without_optimizations() -> Iterator[None]:
     """Programs of these tests take longer to be compiled than to run, and mean the same at each level."""
     jax.config.update("jax_disable_most_optimizations", True)
