@@ -90,7 +90,10 @@ def _patched_once() -> Iterator[None]:
     """
     from triton.runtime import interpreter
 
-    patch: Any = getattr(interpreter, "_patch_lang")
+    patch: Any = getattr(interpreter, "_patch_lang", None)
+    if patch is None:
+        yield
+        return
     modules: set[int] = set()
 
     def patch_once(function: Any) -> Any:
