@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnemo_compile.cell import AbstractCell, cell_config
+from mnemo_compile.cell import AbstractCell, AdamConfig, cell_config
+from mnemo_compile.frozen import freeze, FrozenCell
 from mnemo_compile.step import Layout, reference
 
 
@@ -24,6 +25,11 @@ def learned(cell: AbstractCell, seed: int = 0) -> AbstractCell:
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     noisy = [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
     return structure.unflatten(noisy)
+
+
+def frozen_adam(name: str = "small-cell", learning_rate: float = 0.25) -> FrozenCell:
+    """A cell that is verified in a third of the time, for tests that are not about the cell."""
+    return freeze(AdamConfig(learning_rate=learning_rate).build(), name=name, version="1.0.0")
 
 
 def normal(seed: int, shapes: Sequence[tuple[int, ...]], scale: float = 1.0) -> list[jax.Array]:

@@ -12,12 +12,13 @@ import pytest
 from mnemo_compile import _version
 from mnemo_compile.cli import main
 from mnemo_compile.errors import MissingExtraError, MnemoError, UsageError
-from mnemo_compile.frozen import FrozenCell, load_bundle
+from mnemo_compile.frozen import FrozenCell, load_bundle, save
 from mnemo_compile.meta import cell_name
 from mnemo_compile.program import PASSES
 from mnemo_compile.step import PHASES, ROLES, TILED
 from mnemo_compile.verify import VerificationReport
 from mnemo_compile.zoo import open_zoo, publish
+from tests.helpers import frozen_adam
 
 Freeze = Callable[..., FrozenCell]
 COMMANDS = (
@@ -382,10 +383,9 @@ def test_the_program_is_shown_after_a_pass(run, bundle: pathlib.Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_export_is_verified_again_where_it_is(
-    run, bundle: pathlib.Path, tmp_path: pathlib.Path, monkeypatch
-) -> None:
-    out = tmp_path / "out"
+def test_an_export_is_verified_again_where_it_is(run, tmp_path: pathlib.Path, monkeypatch) -> None:
+    bundle, out = tmp_path / "bundle", tmp_path / "out"
+    save(frozen_adam(), bundle)
     assert run("export", bundle, "--target", "torch", "--target", "onnx", "--out", out).code == 0
     bundle.rename(tmp_path / "away")
     moved = out.rename(tmp_path / "moved")

@@ -4,15 +4,10 @@ import pathlib
 
 import pytest
 
-from mnemo_compile.cell import AdamConfig
 from mnemo_compile.errors import MnemoError, UsageError
 from mnemo_compile.exporters import export, targets, verify_export
-from mnemo_compile.frozen import freeze, FrozenCell
-
-
-def frozen_adam(name: str = "small-cell", learning_rate: float = 0.25) -> FrozenCell:
-    """A cell that is verified in a third of the time, for tests that are not about the cell."""
-    return freeze(AdamConfig(learning_rate=learning_rate).build(), name=name, version="1.0.0")
+from mnemo_compile.frozen import FrozenCell
+from tests.helpers import frozen_adam
 
 
 @pytest.fixture
