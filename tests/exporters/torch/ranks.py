@@ -102,6 +102,31 @@ def check_cuts(make: Make) -> None:
     check_network(make, mesh)
 
 
+def check_orders(make: Make) -> None:
+    """A tensor that fills a block in one process, and not in another, has another place among the tensors there."""
+    package = sys.modules["__main__"].package  # pyright: ignore[reportAttributeAccessIssue]
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+
+    def trained(optimizer: Any, params: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+        for step in range(3):
+            for name, param in params.items():
+                # One gradient shrinks, so that sums of one tensor are no sums of another.
+                grad = values(100 + step)[name] * (0.1**step if name == "encoder.weight" else 1)
+                if isinstance(param, DTensor):
+                    grad = distribute_tensor(grad, param.device_mesh, param.placements)
+                param.grad = grad
+            optimizer.step()
+        return {name: whole(param) for name, param in params.items()}
+
+    plain = {name: nn.Parameter(value) for name, value in values(0).items()}
+    expected = trained(make([*plain.items()]), plain)
+    for size in (5_000, 15_000, 20_000):
+        params = by_rows(mesh)
+        package._backend._ALONE = size  # Larger tensors fill blocks.
+        given = package.Mnemosyne([*params.items()], total_steps=STEPS, block_size=size, backend="torch")
+        assert_close(trained(given, params), expected)
+
+
 def check_bad(make: Make, mesh: DeviceMesh) -> None:
     """A gradient that is not finite in one process stops the step in all."""
     params = by_rows(mesh)

@@ -16,7 +16,7 @@ def run(ranks: int, checks: str, *folders: pathlib.Path) -> None:
 
 def test_two_processes_step_as_one(tiled_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """And a checkpoint of two goes on in three."""
-    run(2, "cuts,refusals,save", tiled_folder, tmp_path)
+    run(2, "cuts,orders,refusals,save", tiled_folder, tmp_path)
     run(3, "load", tiled_folder, tmp_path)
 
 

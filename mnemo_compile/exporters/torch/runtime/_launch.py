@@ -458,7 +458,7 @@ class KernelBucket(Bucket):
             self.launcher.sum_chunks(phase.name, self.step)
             if self.sharding is not None:
                 own = {name: self.launcher.views[name] for name in SUMS[phase.name]}
-                self._keep(self.sharding.sums(own, self.partition.order))
+                self._keep(self.sharding.sums(own, self.partition.places))
         else:
             self.launcher.update_chunks(phase.name)
         return {name: self.launcher.views[name] for name in ROWS if group_of(name) in phase.gives}

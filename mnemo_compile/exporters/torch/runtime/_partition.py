@@ -50,6 +50,8 @@ class Partition:
         # Small tensors of a kind first, so that packs hold consecutive ones.
         self.order = sorted(range(len(facts)), key=lambda place: (*kinds[place], math.prod(here[place]) > packed))
         """The tensors by their position among `facts`; the position in this list is a tensor's row."""
+        self.places = torch.tensor(self.order, device=device)
+        """The same on the device."""
         self.parts: list[Part] = []
         """All chunks, tensor by tensor."""
         self.untiled: list[Part] = []

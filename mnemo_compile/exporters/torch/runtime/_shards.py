@@ -132,15 +132,23 @@ class Sharding:
         """Whether the sums of this process count, for each tensor; only one copy's do."""
         self._peers = _peers(mesh)
 
-    def sums(self, rows: Mapping[str, Tensor], order: Sequence[int]) -> dict[str, Tensor]:
-        """The sums over all processes, of rows with a row per tensor in this order. One reduction."""
-        counts = [self.counts[place] for place in order]
-        flat = [value.reshape(len(order), -1) for value in rows.values()]
-        sums = torch.cat(flat, dim=1)
-        if not all(counts):
-            sums = torch.where(torch.tensor(counts, device=sums.device)[:, None], sums, 0)
+    def sums(self, rows: Mapping[str, Tensor], places: Tensor) -> dict[str, Tensor]:
+        """The sums over all processes, of rows with a row per tensor. One reduction.
+
+        Processes hold parts of different sizes, so each has an order of its own. What is added is in that of the facts.
+
+        **Arguments:**
+
+        - `rows`: by name.
+        - `places`: the place among the facts of each row's tensor.
+        """
+        flat = [value.reshape(len(places), -1) for value in rows.values()]
+        own = torch.cat(flat, dim=1)
+        sums = torch.empty_like(own).index_copy_(0, places, own)
+        if not all(self.counts):
+            sums = torch.where(torch.tensor(self.counts, device=sums.device)[:, None], sums, 0)
         self._reduce(sums, "SUM")
-        pieces = sums.split([value.shape[1] for value in flat], dim=1)
+        pieces = sums.index_select(0, places).split([value.shape[1] for value in flat], dim=1)
         return {name: piece.reshape(rows[name].shape) for name, piece in zip(rows, pieces, strict=True)}
 
     def agree(self, finite: Tensor) -> Tensor:

@@ -282,7 +282,7 @@ class Bucket:
         elif phase.reduce == "tensor":
             outputs = self._sums(phase)
             if self.sharding is not None:
-                outputs = self.sharding.sums(outputs, self.partition.order)
+                outputs = self.sharding.sums(outputs, self.partition.places)
         else:
             for part in self.partition.untiled:
                 self._update(phase, part)
