@@ -17,6 +17,9 @@ LARGE = 8 << 20
 (mnemosyne-elementwise on one core), so that a minute of compiling comes back within 1,500 steps."""
 _ONE_THREAD = 16384
 """From twice as many numbers on, torch divides operations among threads, whose start may take longer than they do."""
+_FEW = 1 << 19
+"""Below so many coordinates, one thread multiplies matrices. Others would start for each product, and may have to wait
+for a processor."""
 _failures: list[str] = []
 """What torch's compiler has failed with in this process."""
 _LOGGER = logging.getLogger(__name__)
@@ -82,6 +85,11 @@ def _has_compiler() -> bool:
 def is_small(device: torch.device, backend: str, coordinates: int) -> bool:
     """Whether a step takes one thread, because on a CPU others would start later than it ends."""
     return device.type == "cpu" and backend == "torch" and coordinates < LARGE
+
+
+def multiplies_alone(device: torch.device, coordinates: int) -> bool:
+    """Whether one thread multiplies the matrices of a step, tile by tile."""
+    return device.type == "cpu" and coordinates < _FEW
 
 
 def cpu_sizes(block_size: int, small: bool) -> tuple[int, int]:

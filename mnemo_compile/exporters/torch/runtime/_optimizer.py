@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from ._backend import choose_backend, cpu_sizes, give_up_compiling, is_small
+from ._backend import choose_backend, cpu_sizes, give_up_compiling, is_small, multiplies_alone
 from ._last import LastStep
 from ._partition import Partition
 from ._parts import Facts, Shape
@@ -63,7 +63,8 @@ class _Plan(NamedTuple):
     """Their places in the lists of a step."""
     labels: tuple[str, ...]
     backend: str
-    is_small: bool
+    is_alone: bool
+    """Whether one thread multiplies matrices."""
     partition: Partition
     sharding: Sharding | None
     launcher: Any
@@ -531,17 +532,18 @@ def _plan(kind: _Kind, block_size: int, choice: str | None, places: tuple[_Place
     small = not is_traced and is_small(device, backend, coordinates)
     # One compiled loop goes through a whole tensor.
     whole = POINTWISE and (is_traced or backend == "compiled")
-    packed = block_size
+    packed = tiled = block_size
     if device.type == "cpu" and not is_traced:
         block_size, packed = cpu_sizes(block_size, small)
-    partition = Partition(facts, here, block_size, packed, whole, device, dtype)
+    alone = small and multiplies_alone(device, coordinates)
+    partition = Partition(facts, here, block_size, packed, whole, device, dtype, block_size if alone else tiled)
     numbers, labels = tuple(place.number for place in places), tuple(place.label for place in places)
     launcher = None
     if backend == "triton" and dtype == torch.float32 and not is_traced and not is_fake() and device.type != "meta":
         from ._launch import Launcher
 
         launcher = Launcher(partition, facts, here, device)
-    return _Plan(numbers, labels, backend, small, partition, sharding, launcher)
+    return _Plan(numbers, labels, backend, alone, partition, sharding, launcher)
 
 
 @contextlib.contextmanager

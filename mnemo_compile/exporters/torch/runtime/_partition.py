@@ -29,6 +29,7 @@ class Partition:
     - `whole`: whether a larger tensor is one block, up to its last whole chunk.
     - `device`: the device of the arithmetic.
     - `dtype`: the dtype of the arithmetic.
+    - `tiled`: the largest number of coordinates in a block of tiles, by default `block_size`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Partition:
         whole: bool,
         device: torch.device,
         dtype: torch.dtype,
+        tiled: int | None = None,
     ):
         descriptions = [describe_facts(each) for each in facts]
         self.length = length = max(block_size // CHUNK_LENGTH, 1) * CHUNK_LENGTH
@@ -75,7 +77,8 @@ class Partition:
             if kinds[place].is_tiled and math.prod(here[place]):
                 axes, tiles = matrices_of(facts[place], here[place])
                 groups.setdefault(tiles.shape, []).append(OfTensor(row, axes, tiles))
-        self.tiles = [block for group in groups.values() for block in tile_blocks(group, block_size, device, dtype)]
+        limit = tiled or block_size
+        self.tiles = [block for group in groups.values() for block in tile_blocks(group, limit, device, dtype)]
         """Blocks of tiles."""
         self.groups = torch.tensor([facts[place].group for place in self.order], device=device)
         numbers = [shape_numbers(facts[place].shape, CHUNK_LENGTH, descriptions[place]) for place in self.order]
