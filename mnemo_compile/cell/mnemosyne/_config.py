@@ -54,6 +54,8 @@ class PriorConfig(pydantic.BaseModel):
     is below 1."""
     small_from: UpToOne = 0.4
     """Fraction of the usual root mean square below which a tensor starts small on purpose."""
+    small_heads: bool = True
+    """Whether the steps of a head that starts small are smaller, too."""
     large_start: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0
     """Steps of a tensor grow with this power of its first root mean square over the usual one, if that is above 1."""
     warm_up: Fraction = 0.05

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...step import quotient, ROLES, root, TILED
+from ...step import quotient, Role, ROLES, root, TILED
 from .._records import has_role, Rows, Tensors
 from ._config import PriorConfig
 from ._numbers import TINY, total
@@ -72,9 +72,9 @@ class Guard(NamedTuple):
 class Prior(eqx.Module):
     """A hand-designed optimizer: the sizes of its steps, their schedule, and how they scale. Its numbers are weights.
 
-    Tiled matrices and heads move relative to the usual root mean square of their size. One that starts far smaller, as
-    on purpose before sines, moves less. One that starts larger, or has grown, takes no larger steps, which would make
-    it grow further.
+    Tiled matrices and heads move relative to the usual root mean square of their size. A matrix that starts far
+    smaller, as on purpose before sines, moves less, and a head if so configured. One that starts larger, or has grown,
+    takes no larger steps, which would make it grow further.
     """
 
     log_steps: Float[Array, " roles"]
@@ -94,6 +94,8 @@ class Prior(eqx.Module):
     anneal: Callable[[PerTensor], PerTensor] = eqx.field(static=True)
     """Fraction of the step that remains, from the progress."""
     is_tiled: bool = eqx.field(static=True)
+    small_roles: tuple[Role, ...] = eqx.field(static=True)
+    """Roles whose steps a small start shrinks."""
 
     def __init__(self, config: PriorConfig):
         self.log_steps = jnp.log(jnp.array([getattr(config.steps, role) for role in ROLES]))
@@ -105,6 +107,8 @@ class Prior(eqx.Module):
         self.log_small = jnp.array(math.log(config.small_from))
         self.anneal = {"cosine": cosine, "linear": linear}[config.annealing]
         self.is_tiled = config.tile > 0
+        # A head often starts small so that the first outputs are, and not because it wants small steps.
+        self.small_roles = (*TILED, "head") if config.small_heads else TILED
 
     def initial_state(self) -> InitialState:
         """The tensor's state before the first step."""
@@ -161,9 +165,9 @@ class Prior(eqx.Module):
         if self.is_tiled:
             # A tensor that starts at zero has no size of its own.
             start = jnp.log(jnp.where(first_rms < LEAST_REFERENCE * usual, usual, first_rms) / usual)
-            small = self.start_powers[0] * jnp.minimum(start - self.log_small, 0)
-            large = self.start_powers[1] * jnp.maximum(start, 0)
-            growth = jnp.exp(jnp.maximum(small, math.log(LEAST_GROWTH)) + large)
+            small = jnp.maximum(self.start_powers[0] * jnp.minimum(start - self.log_small, 0), math.log(LEAST_GROWTH))
+            small = jnp.where(has_role(role, self.small_roles), small, 0)
+            growth = jnp.exp(small + self.start_powers[1] * jnp.maximum(start, 0))
             reference = jnp.where(has_role(role, (*TILED, "head")), usual * growth, reference)
         log_step = total([self.log_steps[i] * (role == i).astype(role.dtype) for i in range(len(ROLES))])
         step = jnp.exp(log_step) * reference * factor * self.timing(tensors.clock, age).schedule

@@ -1,6 +1,7 @@
 """Toy environments of reinforcement learning, for many episodes side by side."""
 
 import abc
+from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
@@ -128,5 +129,51 @@ class Pendulum(AbstractEnvironment):
         return jnp.stack([angle + 0.05 * speed, speed, mass], axis=1), cost
 
 
-EnvironmentName = Literal["cart-pole", "pendulum"]
-ENVIRONMENTS: dict[EnvironmentName, type[CartPole] | type[Pendulum]] = {"cart-pole": CartPole, "pendulum": Pendulum}
+class Catch(AbstractEnvironment):
+    """A ball falls down a board of 10 × 5, and a paddle moves below it, with the rules of bsuite (arXiv 1908.03568).
+
+    The ball takes nine steps, and costs 1 from then on if the paddle is not there. The paddle starts in the same column
+    in all episodes.
+    """
+
+    observations: int = 50
+    outputs: int = 3
+
+    def draw(self, key: PRNGKeyArray) -> Float[Array, " numbers"]:
+        return jax.random.randint(key, (1,), 0, 5).astype(jnp.float32)
+
+    def start(self, numbers: Float[Array, " numbers"], key: PRNGKeyArray, count: int) -> State:
+        ball = jax.random.randint(key, (count, 1), 0, 5).astype(jnp.float32)
+        paddle = jnp.broadcast_to(numbers, (count, 1))
+        return jnp.concatenate([ball, jnp.zeros((count, 1)), paddle, paddle], axis=1)
+
+    def observe(self, state: State) -> Float[Array, "episodes observations"]:
+        ball, row, paddle, _ = state.T.astype(jnp.int32)
+        return jax.nn.one_hot(5 * row + ball, 50) + jax.nn.one_hot(45 + paddle, 50)
+
+    def act(self, outputs: Float[Array, "episodes outputs"], uniform: Uniform) -> Float[Array, " episodes"]:
+        # The largest of outputs with Gumbel noise is a draw from their softmax.
+        noise = -jnp.log(-jnp.log(jnp.clip(uniform, 1e-6, 1 - 1e-6)))
+        return jnp.argmax(outputs + noise, axis=1).astype(jnp.float32)
+
+    def log_likelihood(
+        self, outputs: Float[Array, "*batch outputs"], action: Float[Array, "*batch"]
+    ) -> Float[Array, "*batch"]:
+        scores = jax.nn.log_softmax(outputs)
+        return jnp.take_along_axis(scores, action.astype(jnp.int32)[..., None], axis=-1)[..., 0]
+
+    def step(self, state: State, action: Float[Array, " episodes"]) -> tuple[State, Float[Array, " episodes"]]:
+        ball, row, paddle, first = state.T
+        falls = row < 9
+        row = jnp.where(falls, row + 1, row)
+        paddle = jnp.where(falls, jnp.clip(paddle + action - 1, 0, 4), paddle)
+        cost = ((row >= 9) & (paddle != ball)).astype(jnp.float32)
+        return jnp.stack([ball, row, paddle, first], axis=1), cost
+
+
+EnvironmentName = Literal["cart-pole", "pendulum", "catch"]
+ENVIRONMENTS: dict[EnvironmentName, Callable[[], AbstractEnvironment]] = {
+    "cart-pole": CartPole,
+    "pendulum": Pendulum,
+    "catch": Catch,
+}

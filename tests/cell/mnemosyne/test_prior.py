@@ -261,20 +261,27 @@ def test_the_guard_shrinks_the_steps_of_a_tensor_whose_gradients_have_shrunk(see
     assert_moves(last[1][VECTOR], last[0][VECTOR], np.asarray(params[VECTOR]))
 
 
+@pytest.mark.parametrize("small_heads", [True, False])
+@pytest.mark.parametrize("deviation", [3.0, 0.01])
 @pytest.mark.parametrize("is_tiled", [True, False])
-def test_a_head_moves_relative_to_its_start_where_matrices_do(is_tiled: bool) -> None:
+def test_a_head_moves_relative_to_its_start_where_matrices_do(
+    is_tiled: bool, deviation: float, small_heads: bool
+) -> None:
     """Without tiles it moves relative to its present root mean square, as an embedding does."""
-    shapes, (start, grad) = [(7, 12)], (normal(seed, [(7, 12)], 3.0)[0] for seed in range(2))
+    shapes, (start, grad) = [(7, 12)], (normal(seed, [(7, 12)], deviation)[0] for seed in range(2))
     steps = {**STEPS, "head": 0.1}
-    settings = {**SETTINGS, "steps": steps, "nesterov": 0.0, **({} if is_tiled else {"tile": 0})}
+    settings = {**SETTINGS, "steps": steps, "nesterov": 0.0, "small_heads": small_heads}
+    settings |= {} if is_tiled else {"tile": 0}
     cell = cell_config({"kind": "mnemosyne", "network": False, "momentum": [0.9], "prior": settings}).build()
     layout = reference.layout_of(cell, shapes, ["head.weight"])
     state, zero = reference.init(cell, layout), {"total_steps": 0.0, "pretrained": 0.0}
     param, packed = (reference.pack(layout, [value]) for value in (start, grad))
     after, _ = reference.step(cell, layout, param, packed, state, lr=1.0, **zero)
     moved = np.asarray(reference.unpack(layout, after)[0] - start)
-    size = 0.1 * (matrix_reference(start) if is_tiled else max(rms(start), usual((7, 12)))) / 20
-    assert_moves(moved, -size * np.sign(grad), np.asarray(start))
+    own = matrix_reference(start)
+    with_tiles = own if small_heads else max(own, usual((7, 12)))
+    size = 0.1 * (with_tiles if is_tiled else max(rms(start), usual((7, 12)))) / 20
+    assert_moves(moved, -size * adam_direction(grad), np.asarray(start))
 
 
 def test_a_start_at_zero_moves_by_the_usual_size() -> None:

@@ -85,6 +85,7 @@ FAMILIES: list[dict[str, Any]] = [
     {"kind": "physics", "equation": "helmholtz", "widths": [16, 16]},
     {"kind": "policy", "environment": "cart-pole", "widths": [16]},
     {"kind": "policy", "environment": "pendulum", "widths": [16]},
+    {"kind": "policy", "environment": "catch", "widths": [16], "horizon": 9},
 ]
 CONFIG: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(FamilyConfig)
 
