@@ -1,5 +1,6 @@
 """Exports that the tests of the exporters share."""
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 from mnemo_compile.exporters import export, exporter_of, targets
 from mnemo_compile.exporters.python import load_package
 from mnemo_compile.frozen import FrozenCell
-from mnemo_compile.program import compile_cell
+from mnemo_compile.program import compile_cell, CompiledCell
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,7 +29,7 @@ def frozen(freeze_small: Callable[..., FrozenCell]) -> FrozenCell:
 
 @pytest.fixture(scope="session")
 def exported(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The folder that holds one export for each target, for all processes of the run. Not to be written into."""
+    """The folder of one verified export for each target, for all processes of the run. Not to be written into."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
@@ -40,16 +41,29 @@ def exported(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> pa
 
 
 @pytest.fixture(scope="session")
-def package(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ModuleType]:
-    """The package that a target emits, which is not verified for each process of the run."""
-    compiled = compile_cell(frozen.cell())
+def emitted(frozen: FrozenCell, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
+    """The folder of what a target emits, without the verification that an export begins with. Not to be written into.
 
-    def load(target: str) -> ModuleType:
+    `emitted("torch")` makes it when it is first asked for.
+    """
+
+    @functools.cache
+    def emit(target: str) -> pathlib.Path:
         folder = tmp_path_factory.mktemp(target)
-        exporter_of(target).emit(frozen, compiled, folder)
-        return load_package(folder / "small_cell")
+        exporter_of(target).emit(frozen, compiled(), folder)
+        return folder
 
-    return load
+    @functools.cache
+    def compiled() -> CompiledCell:
+        return compile_cell(frozen.cell())
+
+    return emit
+
+
+@pytest.fixture(scope="session")
+def package(emitted: Callable[[str], pathlib.Path]) -> Callable[[str], ModuleType]:
+    """The package that a target emits."""
+    return lambda target: load_package(emitted(target) / "small_cell")
 
 
 @pytest.fixture(scope="session")

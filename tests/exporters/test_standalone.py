@@ -3,9 +3,11 @@
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
+from mnemo_compile.exporters import targets
 from mnemo_compile.frozen import FrozenCell
 
 BLOCK = """
@@ -47,16 +49,18 @@ print(small_cell.__version__, small_cell.DIGEST, int(state.skipped))
     ],
 )
 def test_the_package_stands_alone(
-    exported: pathlib.Path, frozen: FrozenCell, target: str, blocked: list[str], code: str
+    emitted: Callable[[str], pathlib.Path], frozen: FrozenCell, target: str, blocked: list[str], code: str
 ) -> None:
-    program = BLOCK.format(blocked=blocked, folder=str(exported / target)) + code
+    program = BLOCK.format(blocked=blocked, folder=str(emitted(target))) + code
     done = subprocess.run([sys.executable, "-IB", "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [frozen.version, frozen.digest, "0"]
 
 
-def test_the_packages_name_neither_this_project_nor_a_folder_of_this_machine(exported: pathlib.Path) -> None:
-    for path in exported.rglob("*.py"):
+def test_the_packages_name_neither_this_project_nor_a_folder_of_this_machine(
+    emitted: Callable[[str], pathlib.Path],
+) -> None:
+    for path in (path for target in targets() for path in emitted(target).rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         assert "import mnemo_compile" not in text and "from mnemo_compile" not in text
         assert str(pathlib.Path(__file__).parents[2]) not in text
