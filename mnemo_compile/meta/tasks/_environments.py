@@ -133,7 +133,7 @@ class Catch(AbstractEnvironment):
     """A ball falls down a board of 10 × 5, and a paddle moves below it, with the rules of bsuite (arXiv 1908.03568).
 
     The ball takes nine steps, and costs 1 from then on if the paddle is not there. The paddle starts in the same column
-    in all episodes.
+    in all episodes. Here a move of it costs a hundredth, so that the best policy has a cost, too.
     """
 
     observations: int = 50
@@ -166,8 +166,9 @@ class Catch(AbstractEnvironment):
         ball, row, paddle, first = state.T
         falls = row < 9
         row = jnp.where(falls, row + 1, row)
-        paddle = jnp.where(falls, jnp.clip(paddle + action - 1, 0, 4), paddle)
-        cost = ((row >= 9) & (paddle != ball)).astype(jnp.float32)
+        move = jnp.where(falls, action - 1, 0)
+        paddle = jnp.clip(paddle + move, 0, 4)
+        cost = jnp.where((row >= 9) & (paddle != ball), 1.0, 0.01 * jnp.abs(move))
         return jnp.stack([ball, row, paddle, first], axis=1), cost
 
 
