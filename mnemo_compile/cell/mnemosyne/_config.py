@@ -58,6 +58,8 @@ class PriorConfig(pydantic.BaseModel):
     """Whether the steps of a head that starts small are smaller, too."""
     large_start: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0
     """Steps of a tensor grow with this power of its first root mean square over the usual one, if that is above 1."""
+    wide: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0
+    """Steps of a matrix shrink with this power of the side of a tile over its shorter side, if that is below 1."""
     warm_up: Fraction = 0.05
     """Fraction of the horizon over which the step grows from zero."""
     annealing: Literal["cosine", "linear"] = "linear"

@@ -96,6 +96,9 @@ class Prior(eqx.Module):
     is_tiled: bool = eqx.field(static=True)
     small_roles: tuple[Role, ...] = eqx.field(static=True)
     """Roles whose steps a small start shrinks."""
+    tile: int = eqx.field(static=True)
+    wide: float = eqx.field(static=True)
+    """Power of a tile's side over the shorter side of a matrix that steps shrink with."""
 
     def __init__(self, config: PriorConfig):
         self.log_steps = jnp.log(jnp.array([getattr(config.steps, role) for role in ROLES]))
@@ -109,6 +112,7 @@ class Prior(eqx.Module):
         self.is_tiled = config.tile > 0
         # A head often starts small so that the first outputs are, and not because it wants small steps.
         self.small_roles = (*TILED, "head") if config.small_heads else TILED
+        self.tile, self.wide = config.tile, config.wide
 
     def initial_state(self) -> InitialState:
         """The tensor's state before the first step."""
@@ -168,6 +172,8 @@ class Prior(eqx.Module):
             small = jnp.maximum(self.start_powers[0] * jnp.minimum(start - self.log_small, 0), math.log(LEAST_GROWTH))
             small = jnp.where(has_role(role, self.small_roles), small, 0)
             growth = jnp.exp(small + self.start_powers[1] * jnp.maximum(start, 0))
+            if self.wide:
+                growth = growth * jnp.where(has_role(role, ("matrix",)), self._of_width(tensors), 1)
             reference = jnp.where(has_role(role, (*TILED, "head")), usual * growth, reference)
         log_step = total([self.log_steps[i] * (role == i).astype(role.dtype) for i in range(len(ROLES))])
         step = jnp.exp(log_step) * reference * factor * self.timing(tensors.clock, age).schedule
@@ -180,6 +186,19 @@ class Prior(eqx.Module):
             "norm_peak": guard.peak,
             "pretrained": pretrained,
         }
+
+    def _of_width(self, tensors: Tensors) -> PerTensor:
+        """Factor of the steps of a matrix that is wider than a tile.
+
+        The polar factors of k × k tiles with one pair of singular vectors have √k times the spectral norm of the whole
+        matrix's.
+        """
+        shape = tensors.shape
+        # Matrices that lie side by side in one tensor make it longer by their number, and a stack of them is relative
+        # to their product that much shorter.
+        count = jnp.log(shape["coordinates"] / shape["area"])
+        log_side = 0.5 * (jnp.log(shape["area"]) - jnp.abs(jnp.abs(jnp.log(shape["aspect"])) - count))
+        return jnp.exp(-self.wide * jnp.maximum(log_side - math.log(self.tile), 0))
 
 
 def cosine(progress: PerTensor) -> PerTensor:

@@ -284,6 +284,34 @@ def test_a_head_moves_relative_to_its_start_where_matrices_do(
     assert_moves(moved, -size * adam_direction(grad), np.asarray(start))
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "side"),
+    [
+        ("dense.weight", (6, 5), 5),
+        ("dense.weight", (9, 3), 3),
+        ("dense.weight", (7, 20), 7),
+        ("attention.qkv.weight", (18, 6), 6),
+        ("attention.c_attn.weight", (6, 18), 6),
+        ("cell.weight_ih", (24, 7), 7),
+        ("experts.up", (3, 5, 9), 5),
+        ("attention.query.kernel", (6, 2, 3), 6),
+        ("attention.out.kernel", (2, 3, 12), 6),
+    ],
+)
+def test_a_matrix_wider_than_a_tile_takes_smaller_steps(name: str, shape: tuple[int, ...], side: int) -> None:
+    """By its shorter side, whichever axis that is, and however many matrices there are in the tensor."""
+    (start,), (grad,) = normal(0, [shape]), normal(1, [shape])
+    moved = []
+    for wide in (0.0, 0.5):
+        settings = {**SETTINGS, "tile": 4, "wide": wide}
+        cell = cell_config({"kind": "mnemosyne", "network": False, "momentum": [0.9], "prior": settings}).build()
+        layout = reference.layout_of(cell, [shape], [name])
+        param, packed = (reference.pack(layout, [value]) for value in (start, grad))
+        after, _ = reference.step(cell, layout, param, packed, reference.init(cell, layout), pretrained=0.0)
+        moved.append(np.asarray(reference.unpack(layout, after)[0] - start))
+    assert_moves(moved[1], min(4 / side, 1) ** 0.5 * moved[0], np.asarray(start))
+
+
 def test_a_start_at_zero_moves_by_the_usual_size() -> None:
     """Such as the second matrix of an adapter of low rank."""
     grads = normal(0, SHAPES)
