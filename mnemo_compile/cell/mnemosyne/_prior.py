@@ -194,8 +194,8 @@ class Prior(eqx.Module):
         matrix's.
         """
         shape = tensors.shape
-        # Matrices that lie side by side in one tensor make it longer by their number, and a stack of them is relative
-        # to their product that much shorter.
+        # The aspect is that of the whole tensor: too large by the number of matrices that lie side by side in it, and
+        # too small by the number of those in a stack.
         count = jnp.log(shape["coordinates"] / shape["area"])
         log_side = 0.5 * (jnp.log(shape["area"]) - jnp.abs(jnp.abs(jnp.log(shape["aspect"])) - count))
         return jnp.exp(-self.wide * jnp.maximum(log_side - math.log(self.tile), 0))
