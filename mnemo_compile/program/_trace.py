@@ -158,8 +158,10 @@ class _Scope:
             atoms[var] = self.constant(np.asarray(const), "constant", coded=True)
 
         def read(atom: Any) -> Operand:
-            # A literal holds its value; a variable does not.
-            return self.constant(np.asarray(atom.val), "constant", coded=True) if hasattr(atom, "val") else atoms[atom]
+            # A literal holds its value, which may be a number of Python; a variable does not.
+            if not hasattr(atom, "val"):
+                return atoms[atom]
+            return self.constant(np.asarray(atom.val, atom.aval.dtype), "constant", coded=True)
 
         for equation in jaxpr.eqns:
             frame = _user_frame(equation) or caller or ("value", "unknown")

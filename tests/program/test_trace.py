@@ -74,6 +74,15 @@ def test_nested_calls_are_inlined() -> None:
     assert [equation.primitive for equation in program.equations] == ["gt", "add", "select"]
 
 
+@pytest.mark.parametrize("one", [1, 1.0])
+def test_numbers_of_python_have_the_dtype_that_jax_gives_them(one: float) -> None:
+    def function(weights: Arrays, inputs: Arrays) -> dict[str, Any]:
+        return {"y": inputs["x"] * jnp.where(inputs["x"] > 0, 2 * one, one)}
+
+    program = traced(function, x=rows_of(2))
+    assert {equation.output.dtype for equation in program.equations} <= {"bool", "int32", "float32"}
+
+
 def test_a_column_of_rows_is_a_slice() -> None:
     def function(weights: Arrays, inputs: Arrays) -> dict[str, Any]:
         return {"first": inputs["x"][:, 0], "last": inputs["x"][:, -1:]}
