@@ -67,7 +67,7 @@ DESIGN: dict[str, tuple[Role, ...]] = {
     "last_step=0.05": (),
 }
 """Changes of the prior, and the roles of which a task must have one."""
-STRUCTURE = ("tile", "annealing")
+STRUCTURE = ("tile", "annealing", "small_heads", "small_networks", "wide")
 """Settings of the prior that are no weights."""
 LIMIT = 3.0
 """A figure beyond this factor either way counts as this."""

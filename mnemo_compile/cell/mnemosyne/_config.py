@@ -54,6 +54,9 @@ class PriorConfig(pydantic.BaseModel):
     is below 1."""
     small_from: UpToOne = 0.4
     """Fraction of the usual root mean square below which a tensor starts small on purpose."""
+    small_networks: UpToOne = 1.0
+    """Factor of all steps in a network that starts small, as networks with sines do: where more matrices and
+    convolutions than not start below half of `small_from` of the usual root mean square."""
     small_heads: bool = True
     """Whether the steps of a head that starts small are smaller, too."""
     large_start: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0

@@ -96,6 +96,8 @@ class Prior(eqx.Module):
     is_tiled: bool = eqx.field(static=True)
     small_roles: tuple[Role, ...] = eqx.field(static=True)
     """Roles whose steps a small start shrinks."""
+    small_networks: float = eqx.field(static=True)
+    """Factor of all steps in a network that starts small."""
     tile: int = eqx.field(static=True)
     wide: float = eqx.field(static=True)
     """Power of a tile's side over the shorter side of a matrix that steps shrink with."""
@@ -112,6 +114,7 @@ class Prior(eqx.Module):
         self.is_tiled = config.tile > 0
         # A head often starts small so that the first outputs are, and not because it wants small steps.
         self.small_roles = (*TILED, "head") if config.small_heads else TILED
+        self.small_networks = config.small_networks if self.is_tiled else 1.0
         self.tile, self.wide = config.tile, config.wide
 
     def initial_state(self) -> InitialState:
@@ -124,9 +127,13 @@ class Prior(eqx.Module):
         return {"param_sum": jnp.sum(param, axis=1), "param_square": jnp.sum(param * param, axis=1)}
 
     def share(self, tensors: Tensors) -> NamedRows:
-        """A term of the number of trained gains in the network."""
+        """Terms of the number of trained gains in the network, and of its matrices that start small less the others."""
         state = tensors.state
-        return {"trained": jnp.where(state["age"] > 0, state["pretrained"], _is_trained_gain(tensors))}
+        rows = {"trained": jnp.where(state["age"] > 0, state["pretrained"], _is_trained_gain(tensors))}
+        if self.small_networks < 1:
+            sign = jnp.where(self._log_start(tensors) < self.log_small + math.log(0.5), 1.0, -1.0)
+            rows["small"] = sign * has_role(tensors.shape["role"], TILED)
+        return rows
 
     def guard(self, tensors: Tensors) -> Guard:
         """The gradient's norm, with that of this step."""
@@ -140,6 +147,14 @@ class Prior(eqx.Module):
         rms = jnp.sqrt(tensors.moments["param_square"] / tensors.shape["coordinates"] + TINY)
         # 0.3 / √fan-in, with the fan-in of a square matrix of as many coordinates: the same for any transpose.
         return Sizes(rms, 0.3 * jnp.exp(-0.25 * jnp.log(tensors.shape["area"])))
+
+    def _first_rms(self, tensors: Tensors) -> PerTensor:
+        return jnp.where(tensors.state["age"] <= 0, self.sizes(tensors).rms, tensors.state["first_rms"])
+
+    def _log_start(self, tensors: Tensors) -> PerTensor:
+        """Logarithm of the first root mean square over the usual one. A tensor of zeros has no size of its own."""
+        first, usual = self._first_rms(tensors), self.sizes(tensors).usual
+        return jnp.log(jnp.where(first < LEAST_REFERENCE * usual, usual, first) / usual)
 
     def timing(self, clock: Rows, age: PerTensor | None = None) -> Timing:
         """Warm-up and annealing. `age` counts the steps of a tensor that joined later."""
@@ -158,17 +173,17 @@ class Prior(eqx.Module):
         state, guard = tensors.state, self.guard(tensors)
         age, (rms, usual) = state["age"], self.sizes(tensors)
         is_new = age <= 0
-        first_rms = jnp.where(is_new, rms, state["first_rms"])
         seen = (tensors.network["trained"] > 0).astype(age.dtype)
         pretrained = jnp.where(is_new, seen, state["pretrained"])
         option = tensors.hyper["pretrained"]
         is_pretrained = jnp.where(option < 0, pretrained, option)
         factor = jnp.exp(self.log_pretrained * is_pretrained + self.guard_power * guard.log_ratio)
+        if self.small_networks < 1:
+            factor = factor * jnp.where(tensors.network["small"] > 0, self.small_networks, 1.0)
         role = tensors.shape["role"]
         reference = jnp.where(has_role(role, ("vector",)), jnp.maximum(rms, 1), jnp.maximum(rms, usual))
         if self.is_tiled:
-            # A tensor that starts at zero has no size of its own.
-            start = jnp.log(jnp.where(first_rms < LEAST_REFERENCE * usual, usual, first_rms) / usual)
+            start = self._log_start(tensors)
             small = jnp.maximum(self.start_powers[0] * jnp.minimum(start - self.log_small, 0), math.log(LEAST_GROWTH))
             small = jnp.where(has_role(role, self.small_roles), small, 0)
             growth = jnp.exp(small + self.start_powers[1] * jnp.maximum(start, 0))
@@ -180,7 +195,7 @@ class Prior(eqx.Module):
         has_begun = ((age > 0) | (tensors.moments["square"] > 0)).astype(age.dtype)
         return step, {
             "age": age + has_begun,
-            "first_rms": first_rms,
+            "first_rms": self._first_rms(tensors),
             "norm": guard.norm,
             "norm_weight": guard.weight,
             "norm_peak": guard.peak,

@@ -284,6 +284,35 @@ def test_a_head_moves_relative_to_its_start_where_matrices_do(
     assert_moves(moved, -size * adam_direction(grad), np.asarray(start))
 
 
+SMALL_NETWORKS = st.lists(st.sampled_from([0.01, 0.15, 0.3, 1.0, 8.0]), min_size=1, max_size=4)
+"""First root mean squares over the usual one. Only the second is below half of `small_from` and not as good as zero."""
+
+
+@hypothesis.given(starts=SMALL_NETWORKS, steps=st.integers(1, 3))
+@FEW
+def test_a_network_that_starts_small_takes_smaller_steps(starts: list[float], steps: int) -> None:
+    """All of its tensors do. It starts small if most of its matrices do, whatever other tensors are or these become."""
+    shapes = [(6, 5)] * len(starts) + [(5,), (64, 2)]
+    names = [f"hidden.{place}.weight" for place in range(len(starts))] + ["hidden.bias", "token_embedding.weight"]
+    scales = [*(start * usual((6, 5)) for start in starts), 1e-3, 1e-3]
+    params = [scale * value / rms(value) for scale, value in zip(scales, normal(0, shapes), strict=True)]
+    after = []
+    for factor in (1.0, 0.25):
+        settings = {**SETTINGS, "small_networks": factor}
+        cell = cell_config({"kind": "mnemosyne", "network": False, "momentum": [0.9], "prior": settings}).build()
+        layout = reference.layout_of(cell, shapes, names)
+        param, state = reference.pack(layout, params), reference.init(cell, layout)
+        for step in range(steps):
+            # Other parameters from the second step on, of another size.
+            before = params if not step else [8 * value for value in params]
+            grad = reference.pack(layout, normal(1 + step, shapes))
+            param, state = reference.step(cell, layout, reference.pack(layout, before), grad, state, pretrained=0.0)
+        after.append([np.asarray(x - y) for x, y in zip(reference.unpack(layout, param), before, strict=True)])
+    is_small = 2 * sum(start == 0.15 for start in starts) > len(starts)
+    for plain, moved, param in zip(*after, before, strict=True):
+        assert_moves(moved, (0.25 if is_small else 1.0) * plain, np.asarray(param), rtol=1e-2)
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "side"),
     [
