@@ -3,7 +3,7 @@
 import os
 import pathlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -21,6 +21,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 SMALL = {"kind": "mnemosyne", "token": 4, "meta_tokens": 2, "random_features": 2, "context": 4, "hidden": 2}
 """A cell with as few weights as one can have."""
+
+PROGRAMS_OF_FEW_RUNS = ("cell", "meta", "properties", "step")
+"""Folders of tests whose programs take longer to be compiled than to run, and that are not about a target."""
 
 Freeze = Callable[..., FrozenCell]
 
@@ -44,6 +47,15 @@ def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
     # they do, and a run stays far below the limit.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     LRUCache._evict_if_needed = lambda self, *, additional_size=0: None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimizations(request: pytest.FixtureRequest) -> Iterator[None]:
+    """XLA leaves most optimizations out where they do not pay. A program means the same at each level."""
+    folder = request.path.relative_to(pathlib.Path(__file__).parent).parts[0]
+    jax.config.update("jax_disable_most_optimizations", folder in PROGRAMS_OF_FEW_RUNS)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

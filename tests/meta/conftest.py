@@ -1,9 +1,7 @@
 """Meta-training runs small enough to be tried many times."""
 
 import pathlib
-from collections.abc import Iterator
 
-import jax
 import pytest
 
 CONFIG = """
@@ -52,14 +50,6 @@ families = [{kind = "quadratic", dimension = 2, rotated = false}]
 validation = {tasks = 1, steps = 4, families = [{kind = "quadratic", dimension = 3, rotated = false}]}
 """
 """A cell that compiles in a tenth of the time, for tests that are not about the cell."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_optimizations() -> Iterator[None]:
-    """Programs of these tests take longer to be compiled than to run, and mean the same at each level."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

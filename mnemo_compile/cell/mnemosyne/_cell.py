@@ -81,7 +81,7 @@ class Mnemosyne(AbstractCell):
         return self.network.encode(chunks, self.direction.before(chunks, tensors), tensors)
 
     def share(self, tensors: Tensors) -> NamedRows:
-        """The trained gains, and attention over the tensors of the network."""
+        """The trained gains, the small starts, and attention over the tensors of the network."""
         prior = self.prior.share(tensors)
         return prior if self.network is None else {**prior, **self.network.share(tensors, self._description(tensors))}
 
