@@ -296,18 +296,18 @@ def test_a_network_that_starts_small_takes_smaller_steps(starts: list[float], st
     names = [f"hidden.{place}.weight" for place in range(len(starts))] + ["hidden.bias", "token_embedding.weight"]
     scales = [*(start * usual((6, 5)) for start in starts), 1e-3, 1e-3]
     params = [scale * value / rms(value) for scale, value in zip(scales, normal(0, shapes), strict=True)]
-    after = []
+    # Other parameters from the second step on, of another size.
+    before, after = [params, [8 * value for value in params]][steps > 1], []
     for factor in (1.0, 0.25):
         settings = {**SETTINGS, "small_networks": factor}
         cell = cell_config({"kind": "mnemosyne", "network": False, "momentum": [0.9], "prior": settings}).build()
         layout = reference.layout_of(cell, shapes, names)
-        param, state = reference.pack(layout, params), reference.init(cell, layout)
+        state, stepped = reference.init(cell, layout), reference.pack(layout, params)
         for step in range(steps):
-            # Other parameters from the second step on, of another size.
-            before = params if not step else [8 * value for value in params]
+            param = reference.pack(layout, before if step else params)
             grad = reference.pack(layout, normal(1 + step, shapes))
-            param, state = reference.step(cell, layout, reference.pack(layout, before), grad, state, pretrained=0.0)
-        after.append([np.asarray(x - y) for x, y in zip(reference.unpack(layout, param), before, strict=True)])
+            stepped, state = reference.step(cell, layout, param, grad, state, pretrained=0.0)
+        after.append([np.asarray(x - y) for x, y in zip(reference.unpack(layout, stepped), before, strict=True)])
     is_small = 2 * sum(start == 0.15 for start in starts) > len(starts)
     for plain, moved, param in zip(*after, before, strict=True):
         assert_moves(moved, (0.25 if is_small else 1.0) * plain, np.asarray(param), rtol=1e-2)
