@@ -289,6 +289,8 @@ SMALL_NETWORKS = st.lists(st.sampled_from([0.01, 0.15, 0.3, 1.0, 8.0]), min_size
 
 
 @hypothesis.given(starts=SMALL_NETWORKS, steps=st.integers(1, 3))
+@hypothesis.example(starts=[0.15, 1.0, 0.15], steps=2)
+@hypothesis.example(starts=[0.15, 0.01], steps=1)
 @FEW
 def test_a_network_that_starts_small_takes_smaller_steps(starts: list[float], steps: int) -> None:
     """All of its tensors do. It starts small if most of its matrices do, whatever other tensors are or these become."""
